@@ -1,0 +1,14 @@
+import { lexiconDocs } from './schemas.macro.ts' with { type: 'macro' }
+
+/**
+ * Every lexicon document that the program checks against, embedded when this file is read or
+ * bundled. Documents of `com.atproto` that only a method's name leads to are listed here; whatever
+ * our own lexicons refer to comes along by itself.
+ */
+export const schemaDocs = lexiconDocs([
+  'com.atproto.repo.createRecord',
+  'com.atproto.repo.deleteRecord',
+  'com.atproto.repo.getRecord',
+  'com.atproto.repo.listRecords',
+  'com.atproto.sync.getRepo',
+])
