@@ -1,0 +1,41 @@
+import { XrpcError } from '../atproto/errors.ts'
+import type { Did } from '../atproto/syntax.ts'
+import { unreachable } from '../lib/assert.ts'
+import type { Enrollments } from '../service/enrollment.ts'
+import type { View } from '../store/actor.ts'
+import { unauthorized } from './service-auth.ts'
+
+/** Who called, proven by credentials. A person may or may not be enrolled. */
+export type Caller =
+  | { readonly kind: 'anonymous' }
+  | { readonly kind: 'user'; readonly did: Did }
+  | { readonly kind: 'admin' }
+
+/** Who may call a method at all; what a reader may see is decided per record. */
+export type Audience = 'anyone' | 'user' | 'admin'
+
+/** @throws XrpcError 401 AuthMissing, 403 Forbidden */
+export function checkAudience(caller: Caller, audience: Audience): void {
+  if (audience === 'anyone' || caller.kind === audience) return
+  if (caller.kind === 'anonymous') throw unauthorized('AuthMissing', 'this method needs a caller')
+  throw new XrpcError(403, 'Forbidden', `this method is for ${audiences[audience]}`)
+}
+
+/** With whose eyes `caller` reads the repo of `did`. */
+export async function viewOf(caller: Caller, did: Did, enrollments: Enrollments): Promise<View> {
+  switch (caller.kind) {
+    case 'admin':
+      return 'all'
+    case 'anonymous':
+      return { boundaries: [] }
+    case 'user': {
+      if (caller.did === did) return 'all'
+      const enrollment = await enrollments.find(caller.did)
+      return { boundaries: enrollment?.boundaries ?? [] }
+    }
+    default:
+      return unreachable(caller)
+  }
+}
+
+const audiences = { user: 'people who signed in', admin: 'the operator' } as const

@@ -1,0 +1,144 @@
+import { createHash, timingSafeEqual } from 'node:crypto'
+import { isIPv6 } from 'node:net'
+import { XrpcError } from '../atproto/errors.ts'
+import { isDid, type Nsid } from '../atproto/syntax.ts'
+import { isLoopbackHost } from '../config.ts'
+import { Tally } from '../lib/tally.ts'
+import type { Audience, Caller } from './caller.ts'
+import { type ServiceAuth, unauthorized } from './service-auth.ts'
+
+interface Options {
+  readonly serviceAuth: ServiceAuth
+  /** Empty: there is no operator. */
+  readonly adminPassword: string
+  readonly devMode: boolean
+  readonly failuresPerMinute: number
+  readonly now: () => number
+}
+
+interface Door {
+  readonly nsid: Nsid
+  readonly audience: Audience
+  /** The peer's address. */
+  readonly address: string
+}
+
+/**
+ * Tells who calls. The kind of credential follows from its form alone and is checked as that kind
+ * and no other. A credential that is there and does not count is refused, never overlooked.
+ */
+export class Credentials {
+  readonly #options: Options
+  readonly #failures = new Tally({ windowMs: minuteMs, keysMax: addressesMax })
+  readonly #adminFailures = new Tally({ windowMs: minuteMs, keysMax: addressesMax })
+
+  constructor(options: Options) {
+    this.#options = options
+  }
+
+  /** @throws XrpcError 401 AuthMissing, InvalidToken, ExpiredToken; 429; 503 */
+  async identify(request: Request, door: Door): Promise<Caller> {
+    const header = request.headers.get('authorization')
+    if (header === null) return { kind: 'anonymous' }
+    const [scheme, credential] = split(header)
+    if (scheme === 'basic') return this.#operator(basicPassword(credential), door)
+    const source = network(door.address)
+    const nowMs = this.#options.now()
+    if (this.#failures.count(source, nowMs) >= this.#options.failuresPerMinute) {
+      throw tooMany(this.#failures.remainingMs(nowMs))
+    }
+    try {
+      if (scheme === 'bearer') return await this.#bearer(credential, { request, door })
+      throw unauthorized('InvalidToken', 'this scheme of Authorization is not accepted')
+    } catch (error) {
+      if (error instanceof XrpcError && error.status === 401) this.#failures.add(source, nowMs)
+      throw error
+    }
+  }
+
+  async #bearer(
+    credential: string,
+    { request, door }: { request: Request; door: Door },
+  ): Promise<Caller> {
+    if (credential.startsWith('did:')) return this.#developer(credential, request)
+    if (credential.split('.').length === 3) {
+      return { kind: 'user', did: await this.#options.serviceAuth.verify(credential, door.nsid) }
+    }
+    if (door.audience === 'admin') return this.#operator(credential, door)
+    throw unauthorized('InvalidToken', 'this is no token that the service knows')
+  }
+
+  /** When the tries of an address are used up, a wrong password is no longer answered 401. */
+  #operator(password: string | undefined, door: Door): Caller {
+    const { adminPassword } = this.#options
+    if (adminPassword !== '' && password !== undefined && same(password, adminPassword)) {
+      return { kind: 'admin' }
+    }
+    const source = network(door.address)
+    const nowMs = this.#options.now()
+    if (this.#adminFailures.count(source, nowMs) >= adminFailuresPerMinute) {
+      throw tooMany(this.#adminFailures.remainingMs(nowMs))
+    }
+    this.#adminFailures.add(source, nowMs)
+    throw unauthorized('InvalidToken', 'these are not the credentials of the operator')
+  }
+
+  /** Development only: a name without proof, from this machine and through no proxy. */
+  #developer(did: string, { headers }: Request): Caller {
+    const origin = headers.get('origin')
+    const local =
+      this.#options.devMode &&
+      isLoopbackHost(hostname(`http://${headers.get('host') ?? ''}`)) &&
+      (origin === null || isLoopbackHost(hostname(origin))) &&
+      ![...headers.keys()].some((name) => forwarding.test(name))
+    if (!local || !isDid(did)) throw unauthorized('InvalidToken', 'a DID alone is no credential')
+    return { kind: 'user', did }
+  }
+}
+
+const minuteMs = 60_000
+/** Addresses that are counted apart; further ones share a counter until the minute is over. */
+const addressesMax = 10_000
+const adminFailuresPerMinute = 20
+const forwarding = /^(forwarded|via|x-forwarded-.*|x-real-ip)$/
+
+function split(header: string): [scheme: string, credential: string] {
+  const space = header.indexOf(' ')
+  if (space < 0) return [header.toLowerCase(), '']
+  return [header.slice(0, space).toLowerCase(), header.slice(space + 1).trim()]
+}
+
+/** The password of `admin`; undefined for any other name and for what is no Basic credential. */
+function basicPassword(credential: string): string | undefined {
+  const text = Buffer.from(credential, 'base64').toString('utf8')
+  return text.startsWith('admin:') ? text.slice('admin:'.length) : undefined
+}
+
+/** Takes the same time wherever the two differ, and whatever their lengths. */
+function same(a: string, b: string): boolean {
+  const digest = (text: string) => createHash('sha256').update(text).digest()
+  return timingSafeEqual(digest(a), digest(b))
+}
+
+function hostname(url: string): string {
+  return URL.canParse(url) ? new URL(url).hostname : ''
+}
+
+/** One person has a whole /64 of IPv6, but one address of IPv4. */
+function network(address: string): string {
+  if (!isIPv6(address)) return address
+  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)
+  if (mapped?.[1] !== undefined) return mapped[1]
+  const [head = '', tail] = address.split('::')
+  const left = head === '' ? [] : head.split(':')
+  const right = tail === undefined || tail === '' ? [] : tail.split(':')
+  const zeros = tail === undefined ? 0 : 8 - left.length - right.length
+  return [...left, ...Array<string>(zeros).fill('0'), ...right].slice(0, 4).join(':')
+}
+
+function tooMany(waitMs: number): XrpcError {
+  const seconds = String(Math.ceil(waitMs / 1000))
+  return new XrpcError(429, 'RateLimitExceeded', 'too many refused credentials from your address', {
+    headers: { 'retry-after': seconds },
+  })
+}

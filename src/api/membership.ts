@@ -1,0 +1,75 @@
+import { parseDid } from '../atproto/syntax.ts'
+import { unreachable } from '../lib/assert.ts'
+import type { Enrollments } from '../service/enrollment.ts'
+import type { Caller } from './caller.ts'
+import { text, texts } from './members.ts'
+import type { Answer, Call, Method } from './xrpc.ts'
+
+/** Methods on who is enrolled and in which boundaries. @see protocol.md, section 4.5 */
+export function membershipMethods(parts: {
+  readonly enrollments: Enrollments
+  readonly boundaries: readonly string[]
+}): Record<string, Method> {
+  const { enrollments, boundaries } = parts
+  return {
+    'zone.stratos.server.listDomains': {
+      audience: 'anyone',
+      handle: async () => ({ body: { domains: boundaries } }),
+    },
+    'zone.stratos.enrollment.status': {
+      audience: 'anyone',
+      handle: (call) => status(call, enrollments),
+    },
+    'zone.stratos.admin.setBoundaries': {
+      audience: 'admin',
+      handle: async ({ input, requestId }) => {
+        const did = parseDid(text(input, 'did') ?? '')
+        const wanted = texts(input, 'boundaries')
+        const set = await enrollments.setBoundaries(did, wanted, requestId)
+        return { body: { did, boundaries: set } }
+      },
+    },
+  }
+}
+
+/** Everybody may ask whether someone is enrolled; boundaries show only what both sides share. */
+async function status({ params, caller }: Call, enrollments: Enrollments): Promise<Answer> {
+  const did = parseDid(text(params, 'did') ?? '')
+  const enrollment = await enrollments.find(did)
+  if (enrollment === undefined) return { body: { did, enrolled: false } }
+  const { enrolledAt, active, signingKey, rkey, boundaries } = enrollment
+  const shown = await shownBoundaries({ caller, boundaries, did }, enrollments)
+  const attestation = shown === boundaries ? enrollments.attestation(enrollment) : undefined
+  return {
+    body: {
+      did,
+      enrolled: true,
+      enrolledAt,
+      active,
+      signingKey,
+      enrollmentRkey: rkey,
+      ...(shown === undefined ? {} : { boundaries: shown.map((value) => ({ value })) }),
+      ...(attestation === undefined ? {} : { attestation }),
+    },
+  }
+}
+
+async function shownBoundaries(
+  asked: { readonly caller: Caller; readonly did: string; readonly boundaries: readonly string[] },
+  enrollments: Enrollments,
+): Promise<readonly string[] | undefined> {
+  const { caller, did, boundaries } = asked
+  switch (caller.kind) {
+    case 'admin':
+      return boundaries
+    case 'anonymous':
+      return undefined
+    case 'user': {
+      if (caller.did === did) return boundaries
+      const own = (await enrollments.find(caller.did))?.boundaries
+      return own === undefined ? undefined : boundaries.filter((name) => own.includes(name))
+    }
+    default:
+      return unreachable(caller)
+  }
+}

@@ -1,0 +1,266 @@
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
+import { invalidRequest, overloaded, XrpcError } from '../atproto/errors.ts'
+import { type Did, type Handle, isDid, isHandle } from '../atproto/syntax.ts'
+import { type Config, isLoopbackHost } from '../config.ts'
+import type { Log } from '../lib/log.ts'
+import { Tally } from '../lib/tally.ts'
+import { DidNotResolved, type Identities, PdsEndpointNotFound } from '../remote/identity.ts'
+import { missingScopes } from '../remote/oauth-client.ts'
+import type { OAuth, PendingSession } from '../remote/oauth.ts'
+import {
+  HandleNotResolved,
+  OAuthCallbackRejected,
+  OAuthDenied,
+  OAuthUnavailable,
+} from '../remote/oauth-errors.ts'
+import { enrollmentCollection } from '../service/collections.ts'
+import { enrollmentDenied, type Enrollments } from '../service/enrollment.ts'
+import { oauthStateMaxMs, type ServiceStore } from '../store/service.ts'
+import { messagePage, wantsPage } from './page.ts'
+import { json, privateHeaders, refusalBody, refusalOf } from './reply.ts'
+
+interface Parts {
+  readonly config: Pick<Config, 'publicUrl' | 'port' | 'redirectOrigins'>
+  readonly oauth: OAuth
+  readonly identities: Identities
+  readonly enrollments: Enrollments
+  readonly store: ServiceStore
+  /** What is asked of the PDS. */
+  readonly scope: string
+  readonly log: Log
+}
+
+interface Visit {
+  readonly request: Request
+  readonly url: URL
+  readonly address: string
+  readonly requestId: string
+}
+
+/** What is kept of a sign-in between its start and its return. */
+interface StartedSignIn {
+  /** The OAuth library's own part. */
+  readonly saved: string
+  /** SHA-256 of the value in the browser's cookie. */
+  readonly browser: string
+  readonly redirectUri: string | null
+}
+
+/** How people join: from here to their PDS and back. @see protocol.md, section 4.1 */
+export class SignIn {
+  readonly #parts: Parts
+  readonly #started = new Tally({ windowMs: 60_000, keysMax: 10_000 })
+
+  constructor(parts: Parts) {
+    this.#parts = parts
+  }
+
+  /** `GET /oauth/authorize`: to the PDS, with a cookie that ties the return to this browser. */
+  async authorize(visit: Visit): Promise<Response> {
+    const elsewhere = this.#loopbackRedirect(visit.url)
+    if (elsewhere !== undefined) return redirect(elsewhere)
+    try {
+      const redirectUri = this.#redirectUri(visit.url.searchParams)
+      const identifier = identifierOf(visit.url.searchParams)
+      await this.#checkPressure(visit.address)
+      const secret = randomBytes(32).toString('base64url')
+      const { oauth, store } = this.#parts
+      const target = await oauth.authorize(identifier, async (state, saved) => {
+        const started: StartedSignIn = { saved, redirectUri, browser: digest(secret) }
+        await store.saveOauthState(state, JSON.stringify(started), Date.now())
+      })
+      return redirect(target.href, { 'set-cookie': this.#cookie(secret, oauthStateMaxMs / 1000) })
+    } catch (error) {
+      return this.#refuse(signInRefusal(error), visit)
+    }
+  }
+
+  /** `GET /oauth/callback`: enrolls whoever the PDS says has signed in. */
+  async callback(visit: Visit): Promise<Response> {
+    const secret = this.#secretOf(visit.request)
+    let back: string | null = null
+    try {
+      const { oauth } = this.#parts
+      const pending = await oauth.callback(visit.url.searchParams, async (state) => {
+        const started = await this.#take(state, secret)
+        back = started?.redirectUri ?? null
+        return started?.saved
+      })
+      await this.#enroll(pending, visit.requestId)
+      return this.#welcome(pending.did, { visit, back })
+    } catch (error) {
+      const refusal = refusalOf(signInRefusal(error), {
+        log: this.#parts.log,
+        requestId: visit.requestId,
+      })
+      if (back === null) return this.#refuse(refusal, visit)
+      return redirect(withParameter(back, 'stratos_error', refusal.error), this.#forget())
+    }
+  }
+
+  async #enroll(pending: PendingSession, requestId: string): Promise<void> {
+    const { did, grantedScope, saved } = pending
+    const { identities, enrollments, scope, log } = this.#parts
+    try {
+      const missing = missingScopes(scope, grantedScope)
+      if (missing.includes(`repo:${enrollmentCollection}`) || missing.includes('atproto')) {
+        const message = `the PDS did not grant what enrollment needs: ${missing.join(' ')}`
+        throw new XrpcError(403, 'ScopeMissing', message)
+      }
+      if (missing.length > 0) log.warn('enrollment.scope.lesser', { did, missing })
+      const pdsEndpoint = await identities.pdsEndpoint(did)
+      enrollments.checkEligible(did, pdsEndpoint)
+      const oauthSession = saved
+      await pending.keep(async () => {
+        const person = { did, pdsEndpoint, scope: grantedScope, oauthSession, requestId }
+        await enrollments.enroll(person)
+      })
+      log.info('enrollment.done', { did, requestId })
+    } catch (error) {
+      await pending.discard().catch((discardError: unknown) => {
+        log.warn('enrollment.session.not-revoked', { did, error: discardError })
+      })
+      throw error
+    }
+  }
+
+  /** The started sign-in, for good, and only to the browser that started it. */
+  async #take(state: string, secret: string | undefined): Promise<StartedSignIn | undefined> {
+    const { store } = this.#parts
+    const text = await store.oauthState(state, Date.now())
+    if (text === undefined || secret === undefined) return undefined
+    const started: StartedSignIn = JSON.parse(text)
+    const given = Buffer.from(digest(secret))
+    if (!timingSafeEqual(given, Buffer.from(started.browser))) return undefined
+    return (await store.takeOauthState(state)) ? started : undefined
+  }
+
+  #welcome(did: Did, { visit, back }: { visit: Visit; back: string | null }): Response {
+    if (back !== null)
+      return redirect(withParameter(back, 'stratos_enrolled', 'true'), this.#forget())
+    const message = `${did} is enrolled.`
+    const headers = this.#forget()
+    if (wantsPage(visit.request)) {
+      return messagePage('You are enrolled', message, { status: 200, headers })
+    }
+    return json({ success: true, did, enrolled: true, message }, { ...privateHeaders, ...headers })
+  }
+
+  #refuse(error: unknown, { request, requestId }: Visit): Response {
+    const refusal = refusalOf(error, { log: this.#parts.log, requestId })
+    const headers = { ...refusal.headers, 'x-request-id': requestId }
+    const { status, message } = refusal
+    if (wantsPage(request)) return messagePage('This did not work', message, { status, headers })
+    return json(refusalBody(refusal), { ...privateHeaders, ...headers }, status)
+  }
+
+  /** A PDS sends browsers of a loopback client to 127.0.0.1 only: the cookie must be of there. */
+  #loopbackRedirect(url: URL): string | undefined {
+    const { publicUrl, port } = this.#parts.config
+    const publicHost = new URL(publicUrl)
+    if (!isLoopbackHost(publicHost.hostname) || publicHost.protocol === 'https:') return undefined
+    if (url.hostname === '127.0.0.1') return undefined
+    return `http://127.0.0.1:${publicHost.port || port}${url.pathname}${url.search}`
+  }
+
+  /** @throws XrpcError 400 for a place that the operator did not allow */
+  #redirectUri(params: URLSearchParams): string | null {
+    const text = params.get('redirect_uri')
+    if (text === null) return null
+    const url = URL.canParse(text) ? new URL(text) : undefined
+    const { redirectOrigins, publicUrl } = this.#parts.config
+    const secure =
+      url?.protocol === 'https:' || (url?.protocol === 'http:' && isLoopbackHost(url.hostname))
+    if (url !== undefined && secure && url.username === '' && url.password === '') {
+      if ([publicUrl, ...redirectOrigins].includes(url.origin)) return url.href
+    }
+    throw invalidRequest('redirect_uri is not at an origin that this service returns to')
+  }
+
+  /** Starting costs us calls to others and a row: both are bounded. */
+  async #checkPressure(address: string): Promise<void> {
+    const nowMs = Date.now()
+    if (this.#started.count(address, nowMs) >= startsPerMinute) {
+      const seconds = Math.ceil(this.#started.remainingMs(nowMs) / 1000)
+      throw new XrpcError(429, 'RateLimitExceeded', 'too many sign-ins from your address', {
+        headers: { 'retry-after': String(seconds) },
+      })
+    }
+    this.#started.add(address, nowMs)
+    if ((await this.#parts.store.oauthStates(nowMs)) >= startedMax) {
+      throw overloaded('too many sign-ins are under way, try again in some minutes')
+    }
+  }
+
+  #secretOf(request: Request): string | undefined {
+    const name = this.#cookieName()
+    for (const pair of (request.headers.get('cookie') ?? '').split(';')) {
+      const [key, value] = pair.trim().split('=', 2)
+      if (key === name && value !== undefined && value !== '') return value
+    }
+    return undefined
+  }
+
+  #forget(): Record<string, string> {
+    return { 'set-cookie': this.#cookie('', 0) }
+  }
+
+  #cookie(value: string, maxAgeSeconds: number): string {
+    const secure = this.#parts.config.publicUrl.startsWith('https:') ? '; Secure' : ''
+    return (
+      `${this.#cookieName()}=${value}; Path=/; Max-Age=${maxAgeSeconds}; ` +
+      `HttpOnly; SameSite=Lax${secure}`
+    )
+  }
+
+  #cookieName(): string {
+    const secure = this.#parts.config.publicUrl.startsWith('https:')
+    return secure ? '__Host-stratos-signin' : 'stratos-signin'
+  }
+}
+
+const startsPerMinute = 60
+/** Sign-ins that have not come back yet. */
+const startedMax = 10_000
+
+/** Refusals for people, out of what can go wrong between here and a PDS. */
+function signInRefusal(error: unknown): unknown {
+  if (error instanceof OAuthDenied) return new XrpcError(400, 'AccessDenied', error.message)
+  if (error instanceof OAuthCallbackRejected) {
+    return new XrpcError(400, 'InvalidRequest', error.message)
+  }
+  if (error instanceof HandleNotResolved) {
+    return new XrpcError(400, 'HandleNotResolved', error.message)
+  }
+  if (error instanceof DidNotResolved) return enrollmentDenied('DidNotResolved', error.message)
+  if (error instanceof PdsEndpointNotFound) {
+    return enrollmentDenied('PdsEndpointNotFound', error.message)
+  }
+  if (error instanceof OAuthUnavailable) return new XrpcError(502, 'UpstreamFailure', error.message)
+  return error
+}
+
+function identifierOf(params: URLSearchParams): Did | Handle {
+  const text = (params.get('handle') ?? '').trim().replace(/^@/, '')
+  if (isDid(text)) return text
+  const handle = text.toLowerCase()
+  if (isHandle(handle)) return handle
+  throw invalidRequest('handle must be a handle or a DID, as in you.example.com')
+}
+
+function digest(secret: string): string {
+  return createHash('sha256').update(secret).digest('hex')
+}
+
+function withParameter(target: string, name: string, value: string): string {
+  const url = new URL(target)
+  url.searchParams.set(name, value)
+  return url.href
+}
+
+function redirect(location: string, headers: Readonly<Record<string, string>> = {}): Response {
+  return new Response(null, {
+    status: 302,
+    headers: { location, 'referrer-policy': 'no-referrer', ...privateHeaders, ...headers },
+  })
+}

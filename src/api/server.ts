@@ -1,0 +1,166 @@
+import { randomBytes } from 'node:crypto'
+import { Elysia } from 'elysia'
+import { XrpcError } from '../atproto/errors.ts'
+import type { Config } from '../config.ts'
+import type { Log } from '../lib/log.ts'
+import { bodyBytesMax } from './body.ts'
+import type { SignIn } from './oauth.ts'
+import { welcomePage } from './page.ts'
+import { corsHeaders, json, preflight, privateHeaders, refusalBody, refusalOf } from './reply.ts'
+import type { Xrpc } from './xrpc.ts'
+
+interface Parts {
+  readonly config: Config
+  readonly version: string
+  readonly xrpc: Xrpc
+  readonly signIn: SignIn
+  readonly documents: Readonly<Record<string, () => Response>>
+  readonly log: Log
+}
+
+interface Context {
+  readonly request: Request
+  readonly server: { requestIP(request: Request): { readonly address: string } | null } | null
+  readonly params?: Readonly<Record<string, string>>
+}
+
+/** All doors of the service on one port. */
+export class Server {
+  readonly #parts: Parts
+  readonly #app: Elysia
+  readonly #prefix = randomBytes(6).toString('base64url')
+  #requests = 0
+  #running = 0
+  #draining = false
+  #idle: (() => void) | undefined
+
+  constructor(parts: Parts) {
+    this.#parts = parts
+    this.#app = this.#routes()
+  }
+
+  /** @throws Error when the port is taken */
+  listen(): void {
+    const { host: hostname, port } = this.#parts.config
+    // A body over the limit gets our own answer; Bun's limit is behind it.
+    const maxRequestBodySize = bodyBytesMax * 2
+    this.#app.listen({ hostname, port, maxRequestBodySize, idleTimeout: idleSeconds })
+  }
+
+  /** Accepts nothing new and waits for what runs, up to a limit. */
+  async drain(): Promise<void> {
+    this.#draining = true
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#idle = resolve
+    const timer = setTimeout(resolve, drainMsMax)
+    // Listening ends at once; the promise would wait for idle connections, too.
+    void this.#app.server?.stop()
+    if (this.#running > 0) await promise
+    clearTimeout(timer)
+    await this.#app.server?.stop(true)
+  }
+
+  #routes(): Elysia {
+    const raw = { parse: 'none' } as const
+    const { signIn, xrpc, documents, config, version } = this.#parts
+    const app = new Elysia()
+    app.all(
+      '/xrpc/_health',
+      this.#plain(() => json({ version }, { ...corsHeaders, ...privateHeaders })),
+      raw,
+    )
+    app.all(
+      '/xrpc/:nsid',
+      (context) =>
+        this.#serve(context, (visit) => xrpc.answer({ ...visit, nsid: context.params.nsid })),
+      raw,
+    )
+    app.get('/oauth/authorize', (context) =>
+      this.#serve(context, (visit) => signIn.authorize(visit)),
+    )
+    app.get('/oauth/callback', (context) => this.#serve(context, (visit) => signIn.callback(visit)))
+    app.get(
+      '/',
+      this.#plain(() => welcomePage(config)),
+    )
+    app.get(
+      '/health',
+      this.#plain(() => json(this.#health(), privateHeaders)),
+    )
+    app.get(
+      '/ready',
+      this.#plain(() => this.#ready()),
+    )
+    for (const [path, document] of Object.entries(documents)) app.get(path, this.#plain(document))
+    app.onError(({ error, code, request }) => this.#failed({ error, code, request }))
+    return app
+  }
+
+  #plain(answer: () => Response): (context: Context) => Promise<Response> {
+    return (context) => this.#serve(context, async () => answer())
+  }
+
+  /** Counts a request, names it, and writes its line in the log: never a query string. */
+  async #serve(
+    { request, server }: Context,
+    answer: (visit: Visit) => Promise<Response>,
+  ): Promise<Response> {
+    const requestId = `${this.#prefix}-${(++this.#requests).toString(36)}`
+    const startedAt = performance.now()
+    this.#running += 1
+    try {
+      const address = server?.requestIP(request)?.address ?? ''
+      const url = new URL(request.url)
+      const response = await answer({ request, url, address, requestId })
+      const { status } = response
+      const ms = Math.round((performance.now() - startedAt) * 100) / 100
+      const { method } = request
+      this.#parts.log.debug('request', { requestId, method, path: url.pathname, status, ms })
+      return response
+    } finally {
+      this.#running -= 1
+      if (this.#running === 0) this.#idle?.()
+    }
+  }
+
+  #health(): object {
+    const { version, config } = this.#parts
+    const state = this.#draining ? 'draining' : 'ok'
+    return { version, status: state, developmentMode: config.devMode }
+  }
+
+  /** The server listens only once its stores are open and migrated. */
+  #ready(): Response {
+    const status = this.#draining ? 503 : 200
+    return json({ ready: !this.#draining }, privateHeaders, status)
+  }
+
+  #failed({ error, code, request }: Failure): Response {
+    if (request.method === 'OPTIONS') return preflight()
+    const requestId = `${this.#prefix}-failed`
+    const refusal =
+      code === 'NOT_FOUND'
+        ? new XrpcError(404, 'NotFound', 'there is nothing at this address')
+        : refusalOf(error, { log: this.#parts.log, requestId })
+    const headers = { ...corsHeaders, ...privateHeaders, ...refusal.headers }
+    return json(refusalBody(refusal), headers, refusal.status)
+  }
+}
+
+interface Visit {
+  readonly request: Request
+  readonly url: URL
+  readonly address: string
+  readonly requestId: string
+}
+
+interface Failure {
+  readonly error: unknown
+  readonly code: unknown
+  readonly request: Request
+}
+
+/** A connection without traffic is closed after this. */
+const idleSeconds = 60
+/** What runs at shutdown gets this long. */
+const drainMsMax = 10_000

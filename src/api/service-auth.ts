@@ -1,0 +1,163 @@
+import { XrpcError, overloaded } from '../atproto/errors.ts'
+import { didKeyAlgorithm, verifySignature } from '../atproto/keys.ts'
+import { type Did, type Nsid, isDid } from '../atproto/syntax.ts'
+import { Lru } from '../lib/lru.ts'
+import { DidNotResolved, type Identities, SigningKeyNotFound } from '../remote/identity.ts'
+import { type JsonObject, type Jwt, readJwt } from './jwt.ts'
+
+/**
+ * Who called, by a token that the caller's PDS or own key signed for one method of this service.
+ *
+ * What costs nothing comes first: form and claims, then the key of the issuer, then the signature.
+ * Remembered is only that certain bytes verify under a certain key; claims, and which key is the
+ * issuer's, are looked at on every use.
+ * @see protocol.md, section 3.1
+ * @see https://atproto.com/specs/xrpc#inter-service-authentication-jwt
+ */
+export class ServiceAuth {
+  readonly #audiences: ReadonlySet<unknown>
+  readonly #identities: Identities
+  readonly #now: () => number
+  readonly #verified = new Lru<string, Verified>(verifiedMax)
+
+  constructor(options: {
+    readonly serviceDid: Did
+    /** Without `#`. */
+    readonly fragment: string
+    readonly identities: Identities
+    readonly now: () => number
+  }) {
+    const { serviceDid, fragment } = options
+    this.#audiences = new Set([serviceDid, `${serviceDid}#${fragment}`])
+    this.#identities = options.identities
+    this.#now = options.now
+  }
+
+  /**
+   * @throws XrpcError 401 AuthMissing, InvalidToken or ExpiredToken; 503 Overloaded when it is the
+   *   PLC directory that keeps us from knowing
+   */
+  async verify(token: string, nsid: Nsid): Promise<Did> {
+    if (token === '') throw unauthorized('AuthMissing', 'a token is needed')
+    const jwt = readJwt(token)
+    if (jwt === undefined) throw invalid('this is no JWT')
+    const algorithm = checkHeader(jwt.header)
+    const issuer = checkClaims(jwt.claims, {
+      audiences: this.#audiences,
+      nsid,
+      nowSeconds: this.#now() / 1000,
+    })
+    const digest = Bun.SHA256.hash(token, 'base64url')
+    const key = await this.#keyOf(issuer, false)
+    if (this.#verifies({ jwt, algorithm, digest }, key)) return issuer
+    // The issuer may have changed its key since we asked. `Identities` bounds how often this asks.
+    const newKey = await this.#keyOf(issuer, true)
+    if (newKey !== key && this.#verifies({ jwt, algorithm, digest }, newKey)) return issuer
+    throw invalid('the signature is not by the #atproto key of its issuer')
+  }
+
+  #verifies(token: Unverified, didKey: string): boolean {
+    const known = this.#verified.get(token.digest)
+    if (known?.didKey === didKey && this.#now() - known.at < verifiedMs) return true
+    if (didKeyAlgorithm(didKey) !== token.algorithm) return false
+    const { signed: bytes, sig } = token.jwt
+    if (!verifySignature({ didKey, bytes, sig })) return false
+    this.#verified.set(token.digest, { didKey, at: this.#now() })
+    return true
+  }
+
+  /** With `fresh`, one that is at most a minute old. */
+  async #keyOf(issuer: Did, fresh: boolean): Promise<string> {
+    try {
+      return await this.#identities.signingKey(issuer, { fresh })
+    } catch (error) {
+      if (error instanceof SigningKeyNotFound) throw invalid('its issuer has no #atproto key')
+      if (!(error instanceof DidNotResolved)) throw error
+      // The directory is ours to depend on: a token must not look bad, and its holder not sign in
+      // anew, because the directory is down. A host that the issuer itself chose is not.
+      const passing = error.failure === 'unreachable' || error.failure === 'busy'
+      if (passing && issuer.startsWith('did:plc:')) {
+        throw overloaded('the DID of the token cannot be looked up now')
+      }
+      throw invalid('the DID of its issuer leads to no document')
+    }
+  }
+}
+
+/** The answer to a caller whose credential is missing or does not count. */
+export function unauthorized(error: AuthError, message: string): XrpcError {
+  return new XrpcError(401, error, message, {
+    headers: { 'www-authenticate': `Bearer realm="stratos", error="${error}"` },
+  })
+}
+
+export type AuthError = 'AuthMissing' | 'InvalidToken' | 'ExpiredToken'
+
+const lifetimeMaxSeconds = 60 * 60
+/** For clocks that go before ours. */
+const leewaySeconds = 30
+const verifiedMs = 5 * 60_000
+/** Some 300 bytes each. */
+const verifiedMax = 10_000
+
+interface Verified {
+  readonly didKey: string
+  readonly at: number
+}
+
+interface Unverified {
+  readonly jwt: Jwt
+  readonly algorithm: string
+  /** SHA-256 of the whole token. */
+  readonly digest: string
+}
+
+function checkHeader(header: JsonObject): string {
+  const { alg, typ, crit } = header
+  if (alg !== 'ES256K' && alg !== 'ES256') throw invalid('alg must be ES256K or ES256')
+  // Other types are other kinds of token, which mean something else by the same claims.
+  if (typ !== undefined && typ !== 'JWT') throw invalid('typ must be absent or JWT')
+  if (crit !== undefined) throw invalid('crit names extensions, and none are known here')
+  return alg
+}
+
+function checkClaims(
+  claims: JsonObject,
+  here: {
+    readonly audiences: ReadonlySet<unknown>
+    readonly nsid: Nsid
+    readonly nowSeconds: number
+  },
+): Did {
+  const { iss, aud, lxm, jti } = claims
+  if (typeof iss !== 'string' || !isDid(iss)) throw invalid('iss must be a bare DID')
+  if (!here.audiences.has(aud)) throw invalid('aud must be this service')
+  if (lxm !== here.nsid) throw invalid(`lxm must be ${here.nsid}`)
+  if (jti !== undefined && typeof jti !== 'string') throw invalid('jti must be a string')
+  checkTimes(claims, here.nowSeconds)
+  return iss
+}
+
+function checkTimes({ exp, iat, nbf }: JsonObject, nowSeconds: number): void {
+  if (!isTime(exp)) throw invalid('exp must be a time')
+  if (exp <= nowSeconds) throw unauthorized('ExpiredToken', 'the token is expired')
+  if (exp > nowSeconds + lifetimeMaxSeconds) throw invalid('exp is more than an hour ahead')
+  for (const from of [iat, nbf]) {
+    if (from === undefined) continue
+    if (!isTime(from)) throw invalid('iat and nbf must be times')
+    if (from > nowSeconds + leewaySeconds) throw invalid('the token is from the future')
+  }
+  // Else a token of any length would come to count in the last hour of it.
+  if (isTime(iat) && exp - iat > lifetimeMaxSeconds + leewaySeconds) {
+    throw invalid('the token lives longer than an hour')
+  }
+}
+
+/** Seconds since the epoch. */
+function isTime(value: unknown): value is number {
+  return typeof value === 'number' && Number.isFinite(value) && value >= 0
+}
+
+function invalid(message: string): XrpcError {
+  return unauthorized('InvalidToken', message)
+}

@@ -1,0 +1,114 @@
+import { invalidRequest, XrpcError } from '../atproto/errors.ts'
+import type { Schemas } from '../atproto/lexicon.ts'
+import { isNsid } from '../atproto/syntax.ts'
+import type { Log } from '../lib/log.ts'
+import { readJson } from './body.ts'
+import { type Audience, type Caller, checkAudience } from './caller.ts'
+import type { Credentials } from './credentials.ts'
+import { corsHeaders, json, preflight, privateHeaders, refusalBody, refusalOf } from './reply.ts'
+
+/** One call, its caller proven and its parameters and input checked against their lexicon. */
+export interface Call {
+  readonly caller: Caller
+  readonly params: Readonly<Record<string, unknown>>
+  readonly input: Readonly<Record<string, unknown>>
+  readonly requestId: string
+}
+
+export interface Answer {
+  /** JSON, or the bytes of `type`. */
+  readonly body: object | { readonly bytes: Uint8Array<ArrayBuffer>; readonly type: string }
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+/** A door: who may call it, and what then happens. Verb and shapes are the lexicon's. */
+export interface Method {
+  readonly audience: Audience
+  handle(call: Call): Promise<Answer>
+}
+
+interface Parts {
+  readonly methods: ReadonlyMap<string, Method>
+  readonly schemas: Schemas
+  readonly credentials: Credentials
+  readonly log: Log
+  /** Whether answers are checked against their lexicon, too. */
+  readonly checkOutput: boolean
+}
+
+export interface Arrival {
+  readonly request: Request
+  readonly nsid: string
+  /** The peer's. */
+  readonly address: string
+  readonly requestId: string
+}
+
+/** All XRPC methods. @see https://atproto.com/specs/xrpc */
+export class Xrpc {
+  readonly #parts: Parts
+
+  constructor(parts: Parts) {
+    this.#parts = parts
+  }
+
+  async answer(arrival: Arrival): Promise<Response> {
+    const { request, requestId } = arrival
+    if (request.method === 'OPTIONS') return preflight()
+    const common = { ...corsHeaders, ...privateHeaders, 'x-request-id': requestId }
+    try {
+      const { body, headers } = await this.#call(arrival)
+      if (!('bytes' in body)) return json(body, { ...common, ...headers })
+      return new Response(body.bytes, {
+        headers: { ...common, ...headers, 'content-type': body.type },
+      })
+    } catch (error) {
+      const refusal = refusalOf(error, { log: this.#parts.log, requestId })
+      return json(refusalBody(refusal), { ...common, ...refusal.headers }, refusal.status)
+    }
+  }
+
+  async #call({ request, nsid, address, requestId }: Arrival): Promise<Answer> {
+    const { methods, schemas, credentials, checkOutput } = this.#parts
+    if (!isNsid(nsid)) throw invalidRequest('the path does not name a method')
+    const method = methods.get(nsid)
+    if (method === undefined) {
+      throw new XrpcError(501, 'MethodNotImplemented', `this service has no method ${nsid}`)
+    }
+    const isQuery = schemas.kindOf(nsid) === 'query'
+    checkVerb(request.method, isQuery)
+    const { audience } = method
+    const caller = await credentials.identify(request, { nsid, audience, address })
+    checkAudience(caller, audience)
+    const params = schemas.checkParams(nsid, searchOf(request))
+    const input = isQuery ? {} : schemas.checkInput(nsid, await readJson(request))
+    const answer = await method.handle({ caller, params, input, requestId })
+    if (checkOutput && !('bytes' in answer.body)) schemas.checkOutput(nsid, answer.body)
+    return answer
+  }
+}
+
+/** A method that an implementation and its lexicon share. */
+export function methodTable(
+  schemas: Schemas,
+  methods: Readonly<Record<string, Method>>,
+): ReadonlyMap<string, Method> {
+  for (const nsid of Object.keys(methods)) {
+    const kind = schemas.kindOf(nsid)
+    if (kind !== 'query' && kind !== 'procedure') throw new Error(`${nsid} has no lexicon`)
+  }
+  return new Map(Object.entries(methods))
+}
+
+function checkVerb(verb: string, isQuery: boolean): void {
+  if (isQuery ? verb === 'GET' || verb === 'HEAD' : verb === 'POST') return
+  const allow = isQuery ? 'GET, HEAD' : 'POST'
+  throw new XrpcError(405, 'MethodNotAllowed', `this method is called by ${allow}`, {
+    headers: { allow },
+  })
+}
+
+function searchOf(request: Request): URLSearchParams {
+  const start = request.url.indexOf('?')
+  return new URLSearchParams(start < 0 ? '' : request.url.slice(start + 1))
+}

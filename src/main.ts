@@ -1,0 +1,80 @@
+import { ConfigError, describeVariables, readConfig } from './config.ts'
+import { createLog } from './lib/log.ts'
+import { MigrationError } from './store/migrate.ts'
+import { serve } from './serve.ts'
+import packageJson from '../package.json' with { type: 'json' }
+
+const { version } = packageJson
+
+const usage = `Stratos ${version}: private, boundary-scoped records for AT Protocol accounts
+
+  stratos serve     run the service
+  stratos help      this text
+  stratos version   the version alone
+
+Variables of the environment:
+`
+
+async function main(command: string | undefined): Promise<void> {
+  switch (command) {
+    case 'serve':
+      return await run()
+    case undefined:
+    case 'help':
+    case '--help':
+      return print(usage + variableLines())
+    case 'version':
+    case '--version':
+      return print(version)
+    default:
+      fail(`there is no command ${JSON.stringify(command)}; "stratos help" lists them`)
+  }
+}
+
+async function run(): Promise<void> {
+  // Databases hold sessions and private text: nobody else on this machine reads them.
+  process.umask(0o077)
+  const config = readConfig(process.env)
+  const log = createLog(config.logLevel, (line) => process.stderr.write(`${line}\n`))
+  const running = await serve(config, {
+    log,
+    version,
+    startWorker: () => new Worker(new URL('./worker.ts', import.meta.url).href),
+    died: (name, error) => {
+      log.error('shard.died', { shard: name, error })
+      process.exit(70)
+    },
+  })
+  const { promise: signal, resolve } = Promise.withResolvers<string>()
+  for (const name of ['SIGTERM', 'SIGINT']) process.once(name, () => resolve(name))
+  log.info('stopping', { signal: await signal })
+  await running.stop()
+  log.info('stopped')
+  process.exit(0)
+}
+
+function variableLines(): string {
+  return describeVariables()
+    .map(({ name, fallback, text }) => `  ${name}\n      ${text} Default: ${fallback}.`)
+    .join('\n')
+}
+
+function print(text: string): void {
+  process.stdout.write(`${text}\n`)
+}
+
+function fail(message: string): never {
+  process.stderr.write(`${message}\n`)
+  process.exit(1)
+}
+
+try {
+  await main(process.argv[2])
+} catch (error) {
+  if (error instanceof ConfigError) fail(error.problems.join('\n'))
+  if (error instanceof MigrationError) fail(error.message)
+  if (error instanceof Error && 'code' in error && error.code === 'SQLITE_BUSY') {
+    fail('another process uses the data folder; stop it, or set STRATOS_DATA_DIR to another folder')
+  }
+  throw error
+}

@@ -1,0 +1,246 @@
+import { lookup as systemLookup } from 'node:dns/promises'
+import { isIP } from 'node:net'
+import type { Log } from '../lib/log.ts'
+import { isPublicAddress } from './address.ts'
+
+export type Fetch = (input: string | URL | Request, init?: RequestInit) => Promise<Response>
+
+export interface GuardedFetchOptions {
+  /** Admits http, every port and every address: closed networks and tests. */
+  readonly allowPrivateNetwork: boolean
+  /** Over the whole exchange: names, redirects, headers and body. */
+  readonly timeoutMs: number
+  /** A larger answer is refused while it is read. */
+  readonly responseBytesMax: number
+  readonly log?: Log
+  /** All addresses of a name. */
+  readonly lookup?: (hostname: string) => Promise<readonly string[]>
+}
+
+/**
+ * The only way out of this process: a `fetch` for addresses that other people choose.
+ *
+ * - https on port 443, and only to names whose every address is public. The connection goes to an
+ *   address that was checked, so that the name cannot change its mind in between.
+ * - A redirect is followed for GET and HEAD, and each stop is checked like the first. Credentials
+ *   stay behind when the origin changes.
+ * - The answer is complete, and in memory, when the promise resolves.
+ *
+ * @throws FetchRefused when a rule here forbids the exchange
+ * @throws FetchFailed when the network or the time limit ended it
+ */
+export function createGuardedFetch(options: GuardedFetchOptions): Fetch {
+  return async (input, init) => {
+    const request =
+      input instanceof Request
+        ? new Request(input, init ?? {})
+        : new Request(String(input), init ?? {})
+    const deadline = AbortSignal.timeout(options.timeoutMs)
+    const signal = AbortSignal.any([request.signal, deadline])
+    const host = new URL(request.url).host
+    try {
+      return await exchange(request, signal, options)
+    } catch (error) {
+      if (request.signal.aborted) throw error
+      if (deadline.aborted) throw new FetchFailed(host, `no answer in ${options.timeoutMs} ms`)
+      if (error instanceof FetchRefused) options.log?.warn('fetch refused', { host, error })
+      if (error instanceof FetchRefused || error instanceof FetchFailed) throw error
+      throw new FetchFailed(host, codeOf(error))
+    }
+  }
+}
+
+/** A rule of ours forbids the exchange; trying again changes nothing. Carries no path or query. */
+export class FetchRefused extends Error {
+  override readonly name = 'FetchRefused'
+  readonly host: string
+
+  constructor(host: string, why: string) {
+    super(`${host}: ${why}`)
+    this.host = host
+  }
+}
+
+/**
+ * The network failed. The error below it is left out, because its text repeats the whole URL; its
+ * code is in the message.
+ */
+export class FetchFailed extends Error {
+  override readonly name = 'FetchFailed'
+  readonly host: string
+
+  constructor(host: string, why: string) {
+    super(`${host}: ${why}`)
+    this.host = host
+  }
+}
+
+const redirectsMax = 3
+/** Tried one after the other when a connection cannot be made. */
+const addressesTriedMax = 3
+const redirectStatuses: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
+const credentialHeaders = ['authorization', 'dpop', 'cookie', 'proxy-authorization'] as const
+
+async function exchange(
+  request: Request,
+  signal: AbortSignal,
+  options: GuardedFetchOptions,
+): Promise<Response> {
+  const readsOnly = request.method === 'GET' || request.method === 'HEAD'
+  const headers = new Headers(request.headers)
+  // A few encoded bytes can stand for gigabytes, so none are asked for and none are decoded.
+  headers.set('accept-encoding', 'identity')
+  const init: BunFetchRequestInit = {
+    method: request.method,
+    headers,
+    signal,
+    redirect: 'manual',
+    decompress: false,
+    // Without this, HTTP_PROXY in the environment would take over.
+    proxy: false,
+  }
+  if (!readsOnly) init.body = await request.arrayBuffer()
+
+  let url = new URL(request.url)
+  for (let redirects = 0; ; redirects++) {
+    const response = await send(url, init, options)
+    const location = response.headers.get('location')
+    if (!redirectStatuses.has(response.status) || location === null) {
+      return await complete(response, url.host, options.responseBytesMax)
+    }
+    if (request.redirect === 'manual') {
+      return await complete(response, url.host, options.responseBytesMax)
+    }
+    await response.body?.cancel()
+    if (request.redirect === 'error') throw new FetchRefused(url.host, 'answered a redirect')
+    if (!readsOnly) throw new FetchRefused(url.host, `redirected a ${request.method}`)
+    if (redirects === redirectsMax) throw new FetchRefused(url.host, 'too many redirects')
+    const next = URL.parse(location, url.href)
+    if (next === null) throw new FetchRefused(url.host, 'redirected to no URL')
+    if (next.origin !== url.origin) for (const name of credentialHeaders) headers.delete(name)
+    url = next
+  }
+}
+
+async function send(
+  url: URL,
+  init: BunFetchRequestInit,
+  options: GuardedFetchOptions,
+): Promise<Response> {
+  if (url.username !== '' || url.password !== '') {
+    throw new FetchRefused(url.host, 'a user name or password in the address')
+  }
+  if (options.allowPrivateNetwork) {
+    if (url.protocol !== 'https:' && url.protocol !== 'http:') {
+      throw new FetchRefused(url.host, `the scheme ${url.protocol}`)
+    }
+    return fetch(url, init)
+  }
+  if (url.protocol !== 'https:') throw new FetchRefused(url.host, `not https: ${url.protocol}`)
+  if (url.port !== '') throw new FetchRefused(url.host, 'a port other than 443')
+
+  const addresses = await publicAddresses(url, init.signal ?? undefined, options)
+  let failure: unknown
+  for (const address of addresses.slice(0, addressesTriedMax)) {
+    const pinned = pin(url, address, new Headers(init.headers))
+    try {
+      return await fetch(pinned.url, { ...init, headers: pinned.headers, tls: pinned.tls })
+    } catch (error) {
+      if (!connectFailures.has(codeOf(error))) throw error
+      failure = error
+    }
+  }
+  throw failure
+}
+
+/** Nothing was sent yet when one of these happens. */
+const connectFailures: ReadonlySet<string> = new Set([
+  'ECONNREFUSED',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'EADDRNOTAVAIL',
+  'FailedToOpenSocket',
+])
+
+/**
+ * The same request to one address of its host: the certificate is still checked against the name,
+ * and Bun keeps connections of different names apart.
+ */
+export function pin(url: URL, address: string, headers: Headers) {
+  const name = url.hostname.replace(/\.$/, '')
+  const to = new URL(url)
+  to.hostname = isIP(address) === 6 ? `[${address}]` : address
+  headers.set('host', url.host)
+  return { url: to, headers, tls: isIP(unbracketed(name)) === 0 ? { serverName: name } : {} }
+}
+
+async function publicAddresses(
+  url: URL,
+  signal: AbortSignal | undefined,
+  options: GuardedFetchOptions,
+): Promise<readonly string[]> {
+  const literal = unbracketed(url.hostname)
+  const addresses =
+    isIP(literal) === 0
+      ? await unlessAborted((options.lookup ?? lookupAll)(url.hostname), signal)
+      : [literal]
+  if (addresses.length === 0) throw new FetchFailed(url.host, 'no address')
+  // One private address among public ones is refused as well: it would be a matter of luck.
+  if (!addresses.every(isPublicAddress)) throw new FetchRefused(url.host, 'no public address')
+  // IPv4 first: not every network that runs this carries IPv6, and some drop it silently.
+  return addresses.toSorted((a, b) => isIP(a) - isIP(b))
+}
+
+async function lookupAll(hostname: string): Promise<string[]> {
+  return (await systemLookup(hostname, { all: true })).map(({ address }) => address)
+}
+
+/** A look-up cannot be cancelled, only no longer waited for. */
+async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return promise
+  signal.throwIfAborted()
+  const { promise: aborted, reject } = Promise.withResolvers<never>()
+  const abort = () => reject(signal.reason)
+  signal.addEventListener('abort', abort, { once: true })
+  try {
+    return await Promise.race([promise, aborted])
+  } finally {
+    signal.removeEventListener('abort', abort)
+  }
+}
+
+async function complete(response: Response, host: string, bytesMax: number): Promise<Response> {
+  const { status, statusText } = response
+  const headers = new Headers(response.headers)
+  const encoding = headers.get('content-encoding') ?? 'identity'
+  if (encoding !== 'identity') {
+    await response.body?.cancel()
+    throw new FetchRefused(host, `a body in the encoding ${encoding.slice(0, 20)}`)
+  }
+  const bytes = await readBounded(response, host, bytesMax)
+  if (status < 200 || status > 599) throw new FetchFailed(host, `answered the status ${status}`)
+  return new Response(bytes.length === 0 ? null : bytes, { status, statusText, headers })
+}
+
+async function readBounded(response: Response, host: string, bytesMax: number) {
+  const chunks: Uint8Array[] = []
+  let size = 0
+  for await (const chunk of response.body ?? []) {
+    size += chunk.length
+    // Leaving the loop cancels the rest of the body.
+    if (size > bytesMax) throw new FetchRefused(host, `an answer over ${bytesMax} bytes`)
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks)
+}
+
+function unbracketed(hostname: string): string {
+  return hostname.startsWith('[') ? hostname.slice(1, -1) : hostname
+}
+
+function codeOf(error: unknown): string {
+  if (error instanceof Error && 'code' in error && typeof error.code === 'string') {
+    if (/^\w{1,60}$/.test(error.code)) return error.code
+  }
+  return 'the connection failed'
+}

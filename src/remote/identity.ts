@@ -1,0 +1,278 @@
+import {
+  type DidDocument,
+  DidResolver,
+  PoorlyFormattedDidDocumentError,
+  getHandle,
+  getKey,
+  getPds,
+} from '@atproto/identity'
+import { didKeyAlgorithm } from '../atproto/keys.ts'
+import { type Did, type Handle, isHandle } from '../atproto/syntax.ts'
+import { Lru } from '../lib/lru.ts'
+import { Asking } from './asking.ts'
+import { type Fetch, FetchFailed } from './fetch.ts'
+import { type HandleSources, lookUpHandle } from './handle.ts'
+
+export interface IdentitiesOptions extends Omit<HandleSources, 'fetch'> {
+  readonly plcUrl: string
+  /** The guarded one: DIDs and handles name hosts that strangers choose. */
+  readonly fetch: Fetch
+  readonly now: () => number
+}
+
+/** With `fresh`, a document at most one minute old, or the error that stood in its way. */
+export interface LookUp {
+  readonly fresh?: boolean
+}
+
+/**
+ * Who a DID is: its document, key, PDS and handle, with a memory.
+ *
+ * - A document answers for 5 minutes; up to an hour when it cannot be had anew; never once the DID
+ *   is gone.
+ * - A failure answers for one minute. So does a `fresh` look-up, well or badly ended: strangers can
+ *   cause those by forged signatures.
+ * - One look-up a DID at a time, and a bounded number per host.
+ */
+export class Identities {
+  readonly #resolver: DidResolver
+  readonly #options: IdentitiesOptions
+  readonly #known = new Lru<Did, Known>(didsKnownMax)
+  readonly #asking: Asking<Known>
+
+  constructor(options: IdentitiesOptions) {
+    this.#options = options
+    this.#asking = new Asking(new URL(options.plcUrl).host)
+    this.#resolver = new DidResolver({
+      plcUrl: options.plcUrl,
+      fetch: (input, init) => fetchDocument(options.fetch, input, init),
+      timeout: lookUpTimeoutMs,
+    })
+  }
+
+  /** @throws DidNotResolved */
+  async document(did: Did, lookUp: LookUp = {}): Promise<DidDocument> {
+    return (await this.#identity(did, lookUp)).document
+  }
+
+  /**
+   * The did:key of `#atproto`; no other key of the document speaks for the account.
+   * @throws DidNotResolved
+   * @throws SigningKeyNotFound
+   */
+  async signingKey(did: Did, lookUp: LookUp = {}): Promise<string> {
+    const { signingKey } = await this.#identity(did, lookUp)
+    if (signingKey === undefined) throw new SigningKeyNotFound(did)
+    return signingKey
+  }
+
+  /**
+   * The origin of the account's PDS.
+   * @throws DidNotResolved
+   * @throws PdsEndpointNotFound
+   */
+  async pdsEndpoint(did: Did, lookUp: LookUp = {}): Promise<string> {
+    const { pdsEndpoint } = await this.#identity(did, lookUp)
+    if (pdsEndpoint === undefined) throw new PdsEndpointNotFound(did)
+    return pdsEndpoint
+  }
+
+  /**
+   * The handle that the document claims. Whether the handle agrees is `resolveHandle`'s business.
+   * @throws DidNotResolved
+   */
+  async handle(did: Did): Promise<Handle | undefined> {
+    return (await this.#identity(did, {})).handle
+  }
+
+  /**
+   * The DID that a handle points to, if its document names the handle in turn.
+   * @throws DidNotResolved when the handle points to a DID whose document cannot be had
+   */
+  async resolveHandle(handle: Handle): Promise<Did | undefined> {
+    const did = await lookUpHandle(handle, this.#options)
+    if (did === undefined) return undefined
+    if ((await this.handle(did)) === handle) return did
+    // The handle may be newer than what is remembered of the DID.
+    return (await this.#identity(did, { fresh: true })).handle === handle ? did : undefined
+  }
+
+  async #identity(did: Did, { fresh = false }: LookUp): Promise<Identity> {
+    // Not remembered: texts that were never a DID of ours would push out those that are.
+    if (!didForm.test(did)) throw new DidNotResolved(did, 'absent')
+    const known = this.#known.get(did)
+    if (known !== undefined && this.#spares(known, fresh)) return this.#answer(did, known, fresh)
+    const asked = await this.#asking.share(did, async () => {
+      const startedAt = this.#options.now()
+      const outcome = await this.#resolve(did)
+      const next = merge(this.#known.get(did), outcome, { fresh, startedAt })
+      this.#known.set(did, next)
+      return next
+    })
+    if (asked !== undefined) return this.#answer(did, asked, fresh)
+    return this.#answer(did, { ...(known ?? nothing), failure: 'busy' }, fresh)
+  }
+
+  /** Whether what is known spares a look-up. */
+  #spares(known: Known, fresh: boolean): boolean {
+    const now = this.#options.now()
+    if (fresh) return now - known.forcedAt < forcedEveryMs
+    if (known.identity !== undefined && now - known.resolvedAt < freshMs) return true
+    return known.failure !== undefined && now - known.failedAt < failureMs
+  }
+
+  #answer(did: Did, known: Known, fresh: boolean): Identity {
+    const { identity, failure, resolvedAt } = known
+    const usable = failure === undefined || !fresh
+    if (identity !== undefined && usable && this.#options.now() - resolvedAt < staleMs) {
+      return identity
+    }
+    // A new error each time: one that is kept would show the stack of another request.
+    throw new DidNotResolved(did, failure ?? 'unreachable')
+  }
+
+  async #resolve(did: Did): Promise<Identity | DidFailure> {
+    try {
+      const document = await this.#resolver.resolve(did)
+      return document === null ? 'absent' : identityOf(document)
+    } catch (error) {
+      const read = error instanceof PoorlyFormattedDidDocumentError || error instanceof SyntaxError
+      // The rest is the network, in many shapes, and is worth no more than a minute's rest.
+      return read ? 'malformed' : 'unreachable'
+    }
+  }
+}
+
+/**
+ * - `absent`: the directory or the host says that there is no such DID, or it has another form.
+ * - `malformed`: the answer is no document, or that of another DID.
+ * - `unreachable`: no answer.
+ * - `busy`: we ask that host too much at once already.
+ */
+export type DidFailure = 'absent' | 'malformed' | 'unreachable' | 'busy'
+
+export class DidNotResolved extends Error {
+  override readonly name = 'DidNotResolved'
+  readonly did: Did
+  readonly failure: DidFailure
+
+  constructor(did: Did, failure: DidFailure) {
+    super(`the document of ${did} could not be had: ${failure}`)
+    this.did = did
+    this.failure = failure
+  }
+}
+
+export class PdsEndpointNotFound extends Error {
+  override readonly name = 'PdsEndpointNotFound'
+
+  constructor(did: Did) {
+    super(`the document of ${did} names no PDS`)
+  }
+}
+
+export class SigningKeyNotFound extends Error {
+  override readonly name = 'SigningKeyNotFound'
+
+  constructor(did: Did) {
+    super(`the document of ${did} has no usable #atproto key`)
+  }
+}
+
+const freshMs = 5 * 60_000
+const staleMs = 60 * 60_000
+const failureMs = 60_000
+const forcedEveryMs = 60_000
+const lookUpTimeoutMs = 3000
+/** Some 2 kB each. */
+const didsKnownMax = 10_000
+
+/** No path and, as everywhere in AT Protocol, a port on `localhost` only. */
+const didForm = /^did:(plc:[a-z2-7]{24}|web:([a-zA-Z0-9.-]+|localhost%3A\d{1,5}))$/
+
+interface Identity {
+  readonly document: DidDocument
+  readonly signingKey: string | undefined
+  readonly pdsEndpoint: string | undefined
+  readonly handle: Handle | undefined
+}
+
+/** Times are those at which the look-up started. */
+interface Known {
+  readonly identity: Identity | undefined
+  readonly resolvedAt: number
+  /** Of the latest look-up. */
+  readonly failure: DidFailure | undefined
+  readonly failedAt: number
+  readonly forcedAt: number
+}
+
+const nothing: Known = {
+  identity: undefined,
+  resolvedAt: -Infinity,
+  failure: undefined,
+  failedAt: -Infinity,
+  forcedAt: -Infinity,
+}
+
+function merge(
+  before: Known = nothing,
+  outcome: Identity | DidFailure,
+  look: { readonly fresh: boolean; readonly startedAt: number },
+): Known {
+  const forcedAt = look.fresh ? look.startedAt : before.forcedAt
+  if (typeof outcome !== 'string') {
+    return { ...nothing, identity: outcome, resolvedAt: look.startedAt, forcedAt }
+  }
+  const kept = outcome === 'absent' ? nothing : before
+  return { ...kept, failure: outcome, failedAt: look.startedAt, forcedAt }
+}
+
+function identityOf(document: DidDocument): Identity {
+  return {
+    document,
+    signingKey: signingKeyOf(document),
+    pdsEndpoint: originOf(getPds(document)),
+    handle: handleOf(document),
+  }
+}
+
+function signingKeyOf(document: DidDocument): string | undefined {
+  try {
+    const key = getKey(document)
+    if (key !== undefined) didKeyAlgorithm(key)
+    return key
+  } catch {
+    // What is no key makes the library throw plain errors.
+    return undefined
+  }
+}
+
+function originOf(endpoint: string | undefined): string | undefined {
+  const url = endpoint === undefined ? null : URL.parse(endpoint)
+  // Anything beyond an origin would be lost, and then means another server than the document does.
+  return url !== null && url.href === `${url.origin}/` ? url.origin : undefined
+}
+
+function handleOf(document: DidDocument): Handle | undefined {
+  const handle = getHandle(document)?.toLowerCase()
+  return handle !== undefined && isHandle(handle) ? handle : undefined
+}
+
+/**
+ * The library takes every failure of a did:web host for "no such DID", and a tombstone of the
+ * directory for a failure.
+ */
+async function fetchDocument(
+  fetch: Fetch,
+  input: string | URL | Request,
+  init?: RequestInit,
+): Promise<Response> {
+  const response = await fetch(input, init)
+  if (response.ok) return response
+  if (response.status === 404 || response.status === 410) {
+    return new Response(null, { status: 404 })
+  }
+  const { host } = new URL(input instanceof Request ? input.url : input)
+  throw new FetchFailed(host, `answered ${response.status}`)
+}

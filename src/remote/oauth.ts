@@ -1,0 +1,313 @@
+import {
+  NodeOAuthClient,
+  type NodeOAuthClientOptions,
+  type NodeSavedSession,
+  type NodeSavedState,
+  type OAuthSession,
+  isAtprotoDid,
+} from '@atproto/oauth-client-node'
+import { assert } from '../lib/assert.ts'
+import type { Log } from '../lib/log.ts'
+import { Turns } from '../lib/turns.ts'
+import { type Did, type Handle, isDid, isHandle } from '../atproto/syntax.ts'
+import type { Fetch } from './fetch.ts'
+import type { Identities } from './identity.ts'
+import { type ClientMetadata, clientMetadataOf } from './oauth-client.ts'
+import {
+  HandleNotResolved,
+  OAuthCallbackRejected,
+  OAuthDenied,
+  OAuthUnavailable,
+  authorizeFailure,
+  callbackFailure,
+  sessionFailure,
+} from './oauth-errors.ts'
+
+/** Where sessions outlive the process, one a DID. They hold secrets. */
+export interface SessionStore {
+  get(did: Did): Promise<string | undefined>
+  set(did: Did, saved: string): Promise<void>
+  delete(did: Did): Promise<void>
+}
+
+/** A sign-in that succeeded at the PDS and does not count here yet. */
+export interface PendingSession {
+  readonly did: Did
+  readonly grantedScope: string
+  /** Origin of the PDS that the session is for. */
+  readonly pdsEndpoint: string
+  /** What `SessionStore` is to hold from now on. */
+  readonly saved: string
+  /**
+   * Makes it count: runs `persist`, which must put `saved` into the store, while no other use of
+   * the account's session is under way, and then revokes the session that it replaced.
+   */
+  keep(persist: () => Promise<void>): Promise<void>
+  /** Revokes the new tokens at the PDS, as far as it can be reached. */
+  discard(): Promise<void>
+}
+
+export interface OAuthOptions {
+  readonly publicUrl: string
+  readonly clientName: string
+  /** As `scopeFor` gives it. */
+  readonly scope: string
+  readonly fetch: Fetch
+  readonly identities: Identities
+  /** Admits authorization servers on plain http. */
+  readonly allowHttp: boolean
+  readonly sessions: SessionStore
+  readonly log?: Log
+}
+
+/**
+ * Sessions at the PDSes of people, through which their records there are written.
+ *
+ * - A sign-in that came back is held apart until `keep`: before that, nothing in the store changes
+ *   and an older session stays as it is.
+ * - Refresh tokens work once, so the session of one DID is used by one task at a time.
+ * - No error from here carries a token, a code, a verifier or a key.
+ */
+export class OAuth {
+  /** What `GET /client-metadata.json` answers. */
+  readonly clientMetadata: ClientMetadata
+  readonly #options: OAuthOptions
+  readonly #turns = new Turns<string>()
+  readonly #kept: NodeOAuthClient
+
+  /** @throws Error for a public URL that no PDS would take */
+  constructor(options: OAuthOptions) {
+    this.#options = options
+    this.clientMetadata = clientMetadataOf(options)
+    this.#kept = this.#client({ states: new Slot(), sessions: this.#durable() })
+  }
+
+  /**
+   * Where to send the browser.
+   * @param saveState keeps what `callback` will ask for by `takeState`, bound to this browser
+   * @throws DidNotResolved, PdsEndpointNotFound, HandleNotResolved, OAuthUnavailable
+   */
+  async authorize(
+    identifier: Did | Handle,
+    saveState: (state: string, saved: string) => Promise<void>,
+  ): Promise<URL> {
+    const states: NodeOAuthClientOptions['stateStore'] = {
+      get: async () => undefined,
+      set: (state, value) => guarded(() => saveState(state, JSON.stringify(value))),
+      del: async () => undefined,
+    }
+    const client = this.#client({ states, sessions: new Slot() })
+    try {
+      const url = await client.authorize(identifier)
+      if (url.protocol === 'https:' || this.#options.allowHttp) return url
+    } catch (error) {
+      throw error instanceof StoreFailed ? error.cause : authorizeFailure(error)
+    }
+    throw new OAuthUnavailable('its sign-in page is not https')
+  }
+
+  /**
+   * Turns the parameters that the browser came back with into a session.
+   * @param takeState gives what `saveState` kept and forgets it, in one step; nothing for a state
+   *   that is unknown, used, too old, or of another browser
+   * @throws OAuthDenied, OAuthCallbackRejected, OAuthUnavailable
+   */
+  async callback(
+    params: URLSearchParams,
+    takeState: (state: string) => Promise<string | undefined>,
+  ): Promise<PendingSession> {
+    const state = params.get('state')
+    if (state === null) throw new OAuthCallbackRejected('it has no state')
+    const taken = await takeState(state)
+    if (taken === undefined) throw new OAuthCallbackRejected('its state is unknown or was used')
+    const saved = parseState(taken)
+    // Of errors too: a server that the person was not sent to has no say.
+    if (params.get('iss') !== saved.iss) throw new OAuthCallbackRejected('it is of another issuer')
+    if (params.get('error') === 'access_denied') throw new OAuthDenied()
+
+    const states = new Slot<NodeSavedState>(saved)
+    const sessions = new Slot<NodeSavedSession>()
+    const client = this.#client({ states, sessions })
+    try {
+      await client.callback(params)
+    } catch (error) {
+      throw callbackFailure(error)
+    }
+    assert(sessions.value !== undefined, 'a callback that succeeds leaves a session')
+    return this.#pending(sessions.value, client)
+  }
+
+  /**
+   * The session of an account, refreshed when it is due.
+   * @throws SessionLost, OAuthUnavailable
+   */
+  async session(did: Did): Promise<OAuthSession> {
+    return mapped(did, () => this.#kept.restore(did))
+  }
+
+  /**
+   * Ends the session here, and at the PDS as far as that can be reached.
+   * @throws OAuthUnavailable when only the first was done
+   */
+  async revoke(did: Did): Promise<void> {
+    await mapped(did, () => this.#kept.revoke(did))
+  }
+
+  #pending(session: NodeSavedSession, client: NodeOAuthClient): PendingSession {
+    const { sub: did, aud, scope } = session.tokenSet
+    const saved = JSON.stringify(session)
+    assert(isDid(did), 'a session is of a DID')
+    return {
+      did,
+      grantedScope: scope,
+      pdsEndpoint: new URL(aud).origin,
+      saved,
+      keep: async (persist) => {
+        const replaced = await this.#turns.run(did, async () => {
+          const before = await this.#options.sessions.get(did)
+          await persist()
+          return before
+        })
+        if (replaced === undefined || replaced === saved) return
+        await this.#revokeReplaced(did, parseSession(replaced))
+      },
+      discard: () => mapped(did, () => client.revoke(did)),
+    }
+  }
+
+  /** The new session counts by now, so that a failure here is no failure of `keep`. */
+  async #revokeReplaced(did: Did, session: NodeSavedSession): Promise<void> {
+    const client = this.#client({ states: new Slot(), sessions: new Slot(session) })
+    try {
+      await mapped(did, () => client.revoke(did))
+    } catch (error) {
+      if (!(error instanceof OAuthUnavailable)) throw error
+      this.#options.log?.warn('replaced session not revoked', { did, error })
+    }
+  }
+
+  #client(stores: {
+    readonly states: NodeOAuthClientOptions['stateStore']
+    readonly sessions: NodeOAuthClientOptions['sessionStore']
+  }): NodeOAuthClient {
+    const { fetch, identities, allowHttp } = this.#options
+    return new NodeOAuthClient({
+      clientMetadata: this.clientMetadata,
+      stateStore: stores.states,
+      sessionStore: stores.sessions,
+      // The library names a lock after the DID, with a prefix of its own.
+      requestLock: (name, task) =>
+        this.#turns.run(name.slice(name.indexOf('did:')), async () => task()),
+      // Both resolvers of the library would go past our memory, limits and checks.
+      identityResolver: {
+        resolve: (identifier, options) => identify(identities, identifier, options?.noCache),
+      },
+      handleResolver: { resolve: async () => null },
+      allowHttp,
+      // Bun's type of `fetch` has a second function, which nobody calls here.
+      fetch: Object.assign(fetch.bind(undefined), { preconnect: () => undefined }),
+    })
+  }
+
+  #durable(): NodeOAuthClientOptions['sessionStore'] {
+    const { sessions } = this.#options
+    return {
+      get: (did) =>
+        guarded(async () => {
+          const saved = await sessions.get(checkedDid(did))
+          return saved === undefined ? undefined : parseSession(saved)
+        }),
+      set: (did, session) => guarded(() => sessions.set(checkedDid(did), JSON.stringify(session))),
+      del: (did) => guarded(() => sessions.delete(checkedDid(did))),
+    }
+  }
+}
+
+/** An error of our own store, which the library would mix up with those of a session. */
+class StoreFailed extends Error {
+  override readonly name = 'StoreFailed'
+
+  constructor(cause: unknown) {
+    super('the store of OAuth sessions failed', { cause })
+  }
+}
+
+/** Holds one value, in memory, under whatever key. */
+class Slot<Value> {
+  value: Value | undefined
+
+  constructor(value?: Value) {
+    this.value = value
+  }
+
+  async get(): Promise<Value | undefined> {
+    return this.value
+  }
+
+  async set(_key: string, value: Value): Promise<void> {
+    this.value = value
+  }
+
+  async del(): Promise<void> {
+    this.value = undefined
+  }
+}
+
+async function guarded<T>(use: () => Promise<T>): Promise<T> {
+  try {
+    return await use()
+  } catch (error) {
+    throw new StoreFailed(error)
+  }
+}
+
+async function mapped<T>(did: Did, use: () => Promise<T>): Promise<T> {
+  try {
+    return await use()
+  } catch (error) {
+    throw sessionFailure(did, error) ?? error
+  }
+}
+
+/** Just what the library needs to know about an account, from documents that we checked. */
+async function identify(identities: Identities, identifier: string, fresh = false) {
+  const did = isDid(identifier) ? identifier : await resolved(identities, identifier)
+  const serviceEndpoint = await identities.pdsEndpoint(did, { fresh })
+  assert(isAtprotoDid(did), 'only such DIDs have a document')
+  const pds = { id: '#atproto_pds', type: 'AtprotoPersonalDataServer', serviceEndpoint } as const
+  return {
+    did,
+    didDoc: { id: did, service: [pds] },
+    // The library hints at the account by DID when it gets this.
+    handle: identifier === did ? 'handle.invalid' : identifier,
+  }
+}
+
+async function resolved(identities: Identities, handle: string): Promise<Did> {
+  const did = isHandle(handle) ? await identities.resolveHandle(handle) : undefined
+  if (did === undefined) throw new HandleNotResolved(handle)
+  return did
+}
+
+function checkedDid(sub: string): Did {
+  assert(isDid(sub), 'a session is of a DID')
+  return sub
+}
+
+function parseState(saved: string): NodeSavedState {
+  const state: unknown = JSON.parse(saved)
+  assert(hasKeys(state, ['iss', 'dpopJwk', 'verifier']), 'a saved state is one that we saved')
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- ours, as far as it shows
+  return state as NodeSavedState
+}
+
+function parseSession(saved: string): NodeSavedSession {
+  const session: unknown = JSON.parse(saved)
+  assert(hasKeys(session, ['dpopJwk', 'tokenSet']), 'a saved session is one that we saved')
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- ours, as far as it shows
+  return session as NodeSavedSession
+}
+
+function hasKeys(value: unknown, keys: readonly string[]): boolean {
+  return typeof value === 'object' && value !== null && keys.every((key) => key in value)
+}

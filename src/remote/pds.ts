@@ -1,0 +1,205 @@
+import type { OAuthSession } from '@atproto/oauth-client-node'
+import type { Did } from '../atproto/syntax.ts'
+import { OAuthUnavailable, isOfTheNetwork, reasonOf, sessionFailure } from './oauth-errors.ts'
+
+export { SessionLost } from './oauth-errors.ts'
+
+/** A place in somebody's public repo. */
+export interface PdsPlace {
+  readonly repo: Did
+  readonly collection: string
+  readonly rkey: string
+}
+
+export interface PdsRecord {
+  readonly cid: string
+  readonly value: unknown
+}
+
+/**
+ * The public repo of one account, read and written as that account.
+ *
+ * Every method throws one of: `PdsUnavailable` when trying later may help, `SessionLost` when the
+ * person must sign in again, `PdsRejected` when the same call will fail again.
+ */
+export class Pds {
+  readonly #did: Did
+  readonly #session: () => Promise<PdsSession>
+  readonly #now: () => number
+
+  constructor(options: {
+    readonly did: Did
+    readonly session: () => Promise<PdsSession>
+    readonly now: () => number
+  }) {
+    this.#did = options.did
+    this.#session = options.session
+    this.#now = options.now
+  }
+
+  /**
+   * @param put `swapRecord` is the CID that must stand there now, null for nothing; without it
+   *   whatever stands there is replaced
+   * @throws SwapMismatch when something else stands there
+   */
+  async putRecord(
+    put: PdsPlace & { readonly record: object; readonly swapRecord?: string | null },
+  ): Promise<{ readonly cid: string }> {
+    const { repo, collection, rkey, record, swapRecord } = put
+    // The PDS may know a lexicon of the collection, by which a stub is no valid record.
+    const validate = false
+    const answer = await this.#call('com.atproto.repo.putRecord', {
+      body: { repo, collection, rkey, record, swapRecord, validate },
+    })
+    return { cid: textOf(answer, 'cid') }
+  }
+
+  /**
+   * A record that is gone already is deleted, too.
+   * @throws SwapMismatch when something else than `swapRecord` stands there
+   */
+  async deleteRecord(gone: PdsPlace & { readonly swapRecord?: string }): Promise<void> {
+    const { repo, collection, rkey, swapRecord } = gone
+    await this.#call('com.atproto.repo.deleteRecord', {
+      body: { repo, collection, rkey, swapRecord },
+    })
+  }
+
+  async getRecord({ repo, collection, rkey }: PdsPlace): Promise<PdsRecord | undefined> {
+    try {
+      const query = new URLSearchParams({ repo, collection, rkey })
+      const answer = await this.#call('com.atproto.repo.getRecord', { query })
+      return { cid: textOf(answer, 'cid'), value: memberOf(answer, 'value') }
+    } catch (error) {
+      if (error instanceof PdsRejected && error.error === 'RecordNotFound') return undefined
+      throw error
+    }
+  }
+
+  async #call(method: string, input: CallInput): Promise<unknown> {
+    const query = 'query' in input ? `?${input.query.toString()}` : ''
+    const init =
+      'body' in input
+        ? { method: 'POST', headers: jsonHeaders, body: JSON.stringify(input.body) }
+        : {}
+    const session = await this.#mapped(this.#session)
+    const { response, answer } = await this.#mapped(async () => {
+      const response = await session.fetchHandler(`/xrpc/${method}${query}`, init)
+      return { response, answer: jsonOf(await response.text()) }
+    })
+    if (response.ok) return answer
+    throw await this.#failure(response, answer, session)
+  }
+
+  async #mapped<T>(use: () => Promise<T>): Promise<T> {
+    try {
+      return await use()
+    } catch (error) {
+      if (error instanceof OAuthUnavailable) throw new PdsUnavailable(error.why)
+      if (isOfTheNetwork(error)) throw new PdsUnavailable(reasonOf(error))
+      throw sessionFailure(this.#did, error) ?? error
+    }
+  }
+
+  async #failure(response: Response, answer: unknown, session: PdsSession): Promise<Error> {
+    const { status, headers } = response
+    const name = memberOf(answer, 'error')
+    const error = typeof name === 'string' && /^\w{1,60}$/.test(name) ? name : 'Unnamed'
+    if (status === 429 || status >= 500) {
+      const retryAfterMs = retryAfterOf(headers, { limited: status === 429, now: this.#now() })
+      return new PdsUnavailable(`it answered ${status} ${error}`, retryAfterMs)
+    }
+    if (status === 401) {
+      // A session that the PDS no longer knows is gone from the store by now, so that this throws.
+      await this.#mapped(() => session.getTokenInfo(false))
+      const passing = /error="(invalid_token|use_dpop_nonce)"/
+      if (passing.test(headers.get('www-authenticate') ?? '')) {
+        return new PdsUnavailable('the session could not be refreshed')
+      }
+    }
+    if (error === 'InvalidSwap') return new SwapMismatch()
+    return new PdsRejected(status, error)
+  }
+}
+
+/** Trying later may help: network, overload, a rate limit. */
+export class PdsUnavailable extends Error {
+  override readonly name = 'PdsUnavailable'
+  /** What the PDS asked for, at most a day. */
+  readonly retryAfterMs: number | undefined
+
+  constructor(why: string, retryAfterMs?: number) {
+    super(`the PDS cannot be used now: ${why}`)
+    this.retryAfterMs = retryAfterMs
+  }
+}
+
+/** Something else stands at that key than the caller thought. */
+export class SwapMismatch extends Error {
+  override readonly name = 'SwapMismatch'
+
+  constructor() {
+    super('another record stands at this key on the PDS')
+  }
+}
+
+/** The PDS understood and refused. */
+export class PdsRejected extends Error {
+  override readonly name = 'PdsRejected'
+  readonly status: number
+  /** The error name of XRPC. */
+  readonly error: string
+
+  constructor(status: number, error: string) {
+    super(`the PDS refused: ${status} ${error}`)
+    this.status = status
+    this.error = error
+  }
+}
+
+type PdsSession = Pick<OAuthSession, 'fetchHandler' | 'getTokenInfo'>
+
+type CallInput = { readonly query: URLSearchParams } | { readonly body: object }
+
+const jsonHeaders = { 'content-type': 'application/json' }
+
+/** The widest window of a PDS's rate limits is a day. */
+const retryAfterMaxMs = 24 * 60 * 60_000
+
+/** @see https://www.rfc-editor.org/rfc/rfc9110#name-retry-after */
+function retryAfterOf(
+  headers: Headers,
+  when: { readonly limited: boolean; readonly now: number },
+): number | undefined {
+  const after = headers.get('retry-after')?.trim()
+  const reset = when.limited ? headers.get('ratelimit-reset')?.trim() : undefined
+  const waitMs =
+    after !== undefined
+      ? /^\d+$/.test(after)
+        ? Number(after) * 1000
+        : Date.parse(after) - when.now
+      : // AT Protocol servers give the time of the reset, in seconds of the epoch.
+        Number(reset ?? Number.NaN) * 1000 - when.now
+  return Number.isNaN(waitMs) ? undefined : Math.min(Math.max(waitMs, 0), retryAfterMaxMs)
+}
+
+/** Undefined for what is no JSON: an error page of a proxy, for one. */
+function jsonOf(text: string): unknown {
+  try {
+    const value: unknown = JSON.parse(text)
+    return value
+  } catch {
+    return undefined
+  }
+}
+
+function memberOf(value: unknown, name: string): unknown {
+  return typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined
+}
+
+/** The call may have done its work: whoever tries again with the same swap finds out. */
+function textOf(answer: unknown, name: string): string {
+  const text = memberOf(answer, name)
+  if (typeof text !== 'string') throw new PdsUnavailable('it answered something else than XRPC')
+  return text
+}

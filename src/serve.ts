@@ -1,0 +1,238 @@
+import { availableParallelism } from 'node:os'
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { Credentials } from './api/credentials.ts'
+import { publicDocuments } from './api/documents.ts'
+import { membershipMethods } from './api/membership.ts'
+import { SignIn } from './api/oauth.ts'
+import { repoMethods } from './api/repo.ts'
+import { Server } from './api/server.ts'
+import { ServiceAuth } from './api/service-auth.ts'
+import { syncMethods } from './api/sync.ts'
+import { methodTable, Xrpc } from './api/xrpc.ts'
+import { ServiceKey } from './atproto/keys.ts'
+import { Schemas } from './atproto/lexicon.ts'
+import { schemaDocs } from './atproto/schemas.ts'
+import { parseDid } from './atproto/syntax.ts'
+import type { Config } from './config.ts'
+import { folder } from './lib/embed.macro.ts' with { type: 'macro' }
+import { makeFolder, writeDurably } from './lib/files.ts'
+import type { Log } from './lib/log.ts'
+import { createGuardedFetch } from './remote/fetch.ts'
+import { Identities } from './remote/identity.ts'
+import { missingScopes, scopeFor } from './remote/oauth-client.ts'
+import { OAuth } from './remote/oauth.ts'
+import { Pds } from './remote/pds.ts'
+import { privateCollections } from './service/collections.ts'
+import { Enrollments } from './service/enrollment.ts'
+import { Outbox } from './service/outbox.ts'
+import { sweepAbandoned } from './service/sweep.ts'
+import type { WriteRules } from './service/write.ts'
+import type { ShardBoot } from './shard/messages.ts'
+import { ShardPool } from './shard/pool.ts'
+import { migrateSqlite } from './store/migrate.ts'
+import { ServiceStore } from './store/service.ts'
+import { openSqlite } from './store/sqlite.ts'
+
+export interface Running {
+  /** Stops accepting, finishes what runs, closes the stores. */
+  stop(): Promise<void>
+}
+
+interface Surroundings {
+  readonly log: Log
+  readonly version: string
+  readonly startWorker: () => Worker
+  /** A shard ended by itself: the process must end. */
+  readonly died: (name: string, error: unknown) => void
+}
+
+/** Puts the service together and opens its doors, stores first and network last. */
+export async function serve(config: Config, around: Surroundings): Promise<Running> {
+  const { log } = around
+  for (const warning of config.warnings) log.warn('config', { warning })
+  makeFolder(config.dataDir)
+  const store = await openStore(config)
+  const clean = await store.begin()
+  const key = serviceKey(config)
+  const schemas = new Schemas(schemaDocs)
+  const rules: WriteRules = {
+    serviceDid: parseDid(config.serviceDid),
+    fragment: config.fragment,
+    boundaries: config.boundaries,
+    collections: privateCollections,
+  }
+  await sweepAbandoned(config.dataDir, { store, log })
+  const pool = await startShards({ config, rules, schemas }, around)
+  const { identities, oauth } = outside({ config, store }, log)
+  const call: ShardPool['call'] = (did, requestId, ask) => pool.call(did, requestId, ask)
+  const pds = (did: Parameters<OAuth['session']>[0]) =>
+    new Pds({ did, session: () => oauth.session(did), now: Date.now })
+  const service = `${config.serviceDid}#${config.fragment}`
+  const outbox = new Outbox({ store, call, pds, service, log })
+  const enrollments = new Enrollments(
+    { ...config, mode: config.enrollmentMode },
+    { store, call, outbox, key },
+  )
+  const parts = { config, rules, schemas, store, key, identities, oauth, call, outbox, enrollments }
+  const server = doors(parts, around)
+  server.listen()
+  log.info('started', {
+    version: around.version,
+    url: config.publicUrl,
+    did: config.serviceDid,
+    dataDir: config.dataDir,
+    developmentMode: config.devMode,
+  })
+  const resumed = resume({ clean, store, outbox, enrollments }, log)
+  return {
+    stop: async () => {
+      await server.drain()
+      await resumed
+      await outbox.stop()
+      await pool.close()
+      await store.end()
+    },
+  }
+}
+
+async function openStore(config: Config): Promise<ServiceStore> {
+  const { synchronous, dataDir } = config
+  const path = join(dataDir, 'service.sqlite')
+  const sqlite = openSqlite(path, { synchronous, cacheKib: 8 * 1024, exclusive: true })
+  await migrateSqlite(sqlite, folder('migrations/service/sqlite'))
+  return new ServiceStore(sqlite)
+}
+
+/** The key from the configuration, or from its file, made at first start. */
+function serviceKey({ signingKeyHex, dataDir }: Config): ServiceKey {
+  if (signingKeyHex !== '') return ServiceKey.import(signingKeyHex)
+  const path = join(dataDir, 'signing_key')
+  if (!existsSync(path)) writeDurably(path, ServiceKey.generate().exportHex(), 0o600)
+  return ServiceKey.import(readFileSync(path, 'utf8').trim())
+}
+
+async function startShards(
+  made: { config: Config; rules: WriteRules; schemas: Schemas },
+  { log, startWorker, died }: Surroundings,
+): Promise<ShardPool> {
+  const { config, rules, schemas } = made
+  const count = config.shards ?? availableParallelism()
+  const lanes = Math.max(1, count)
+  const boots = Array.from({ length: lanes }, (_, index): ShardBoot => {
+    return {
+      name: `shard-${index}`,
+      dataDir: config.dataDir,
+      synchronous: config.synchronous,
+      handlesMax: Math.max(1, Math.floor(config.actorHandles / lanes)),
+      treeBytesMax: Math.floor(treeBytesMax / lanes),
+      clockId: index,
+      logLevel: config.logLevel,
+      migrations: folder('migrations/actor/sqlite'),
+      schemas: JSON.stringify(schemaDocs),
+      rules,
+    }
+  })
+  const [first] = boots
+  if (count === 0 && first !== undefined) return ShardPool.inline(first, { schemas, log })
+  return await ShardPool.inWorkers(boots, { start: startWorker, died })
+}
+
+/** What speaks to other people's servers, all of it through the one guarded fetch. */
+function outside({ config, store }: { config: Config; store: ServiceStore }, log: Log) {
+  const { privateNetwork, plcUrl, handleResolverUrl, publicUrl, clientName } = config
+  const fetch = createGuardedFetch({
+    allowPrivateNetwork: privateNetwork,
+    timeoutMs: remoteTimeoutMs,
+    responseBytesMax: remoteBytesMax,
+    log,
+  })
+  const identities = new Identities({
+    plcUrl,
+    fetch,
+    now: Date.now,
+    ...(handleResolverUrl === '' ? {} : { handleResolverUrl }),
+  })
+  const oauth = new OAuth({
+    publicUrl,
+    clientName,
+    scope: scopeFor(privateCollections),
+    fetch,
+    identities,
+    allowHttp: privateNetwork,
+    sessions: {
+      get: (did) => store.oauthSession(did),
+      set: (did, saved) => store.saveOauthSession(did, saved),
+      delete: (did) => store.dropOauthSession(did),
+    },
+    log,
+  })
+  return { identities, oauth }
+}
+
+interface Parts {
+  readonly config: Config
+  readonly rules: WriteRules
+  readonly schemas: Schemas
+  readonly store: ServiceStore
+  readonly key: ServiceKey
+  readonly identities: Identities
+  readonly oauth: OAuth
+  readonly call: ShardPool['call']
+  readonly outbox: Outbox
+  readonly enrollments: Enrollments
+}
+
+function doors(parts: Parts, { log, version }: Surroundings): Server {
+  const { config, rules, schemas, identities, oauth } = parts
+  const { serviceDid } = rules
+  const serviceAuth = new ServiceAuth({ ...config, serviceDid, identities, now: Date.now })
+  const credentials = new Credentials({
+    serviceAuth,
+    adminPassword: config.adminPassword,
+    devMode: config.devMode,
+    failuresPerMinute: config.authFailuresPerMinute,
+    now: Date.now,
+  })
+  const stubCollections = (scope: string) =>
+    privateCollections.filter((nsid) => missingScopes(`repo:${nsid}`, scope).length === 0)
+  const methods = methodTable(schemas, {
+    ...repoMethods({ ...parts, stubCollections }),
+    ...membershipMethods({ ...parts, boundaries: config.boundaries }),
+    ...syncMethods(parts),
+  })
+  const xrpc = new Xrpc({ methods, schemas, credentials, log, checkOutput: config.devMode })
+  const signIn = new SignIn({ ...parts, scope: scopeFor(privateCollections), log })
+  const documents = publicDocuments({ ...parts, clientMetadata: oauth.clientMetadata })
+  return new Server({ config, version, xrpc, signIn, documents, log })
+}
+
+/** Takes up what the process before this one left undone. */
+async function resume(
+  left: { clean: boolean; store: ServiceStore; outbox: Outbox; enrollments: Enrollments },
+  log: Log,
+): Promise<void> {
+  try {
+    await left.outbox.start()
+    await left.enrollments.queueDueRecords('start')
+    if (left.clean) return
+    log.info('outbox.sweep.started')
+    for (let after = ''; ;) {
+      const page = await left.store.enrolledDids(after, sweepPage)
+      for (const did of page) await left.outbox.look(did)
+      const last = page.at(-1)
+      if (last === undefined) break
+      after = last
+    }
+    log.info('outbox.sweep.done')
+  } catch (error) {
+    log.error('resume.failed', { error })
+  }
+}
+
+/** Decoded trees of all shards together, by estimate. */
+const treeBytesMax = 64 * 1024 * 1024
+const remoteTimeoutMs = 10_000
+/** No document, token or record that we ask for comes near. */
+const remoteBytesMax = 2 * 1024 * 1024
+const sweepPage = 500

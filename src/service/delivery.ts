@@ -1,0 +1,156 @@
+import type { Did } from '../atproto/syntax.ts'
+import { recordUri } from '../atproto/syntax.ts'
+import { backoffMs } from '../lib/backoff.ts'
+import type { Log } from '../lib/log.ts'
+import {
+  type Pds,
+  type PdsPlace,
+  PdsRejected,
+  PdsUnavailable,
+  SessionLost,
+  SwapMismatch,
+} from '../remote/pds.ts'
+import type { OutboxRow } from '../store/actor.ts'
+import type { CallActor } from './calls.ts'
+import { enrollmentCollection } from './collections.ts'
+
+/** How far the delivery of one actor's outbox got. */
+export type Delivery =
+  | { readonly kind: 'empty' }
+  | { readonly kind: 'later'; readonly waitMs: number }
+  | { readonly kind: 'session-lost' }
+
+interface Job {
+  readonly did: Did
+  readonly call: CallActor
+  /** The person's public repo. */
+  readonly pds: Pds
+  readonly service: string
+  readonly log: Log
+  readonly stopped: () => boolean
+}
+
+/** Delivers an actor's rows one by one, in order, until none is left or one has to wait. */
+export async function deliver(job: Job): Promise<Delivery> {
+  const { did, call, log } = job
+  for (;;) {
+    const { rows } = await call(did, requestId, { kind: 'outbox', limit: rowsAtOnce })
+    if (rows.length === 0) return { kind: 'empty' }
+    for (const row of rows) {
+      if (job.stopped()) return { kind: 'later', waitMs: 0 }
+      const waitMs = row.nextAttemptAtMs - Date.now()
+      if (waitMs > 0) return { kind: 'later', waitMs }
+      const outcome = await deliverRow(job, row)
+      if (outcome !== 'delivered') return outcome
+      const { collection, rkey } = row
+      log.debug('outbox.delivered', { did, collection, rkey })
+    }
+  }
+}
+
+const requestId = 'outbox'
+const rowsAtOnce = 20
+
+async function deliverRow(job: Job, row: OutboxRow): Promise<'delivered' | Delivery> {
+  const { did, call, log } = job
+  const { collection, rkey } = row
+  try {
+    const pdsCid = await settle(job, row)
+    await call(did, requestId, { kind: 'settle', row: key(row), pdsCid })
+    return 'delivered'
+  } catch (error) {
+    if (error instanceof SessionLost) return { kind: 'session-lost' }
+    if (error instanceof PdsUnavailable) {
+      const { attempts: attempt } = row
+      const random = Math.random()
+      const own = backoffMs({ attempt, firstMs: 1_000, mostMs: 900_000, random })
+      const waitMs = Math.max(own, error.retryAfterMs ?? 0)
+      const nextAttemptAtMs = Date.now() + waitMs
+      await call(did, requestId, { kind: 'postpone', row: key(row), nextAttemptAtMs })
+      log.info('outbox.postponed', { did, collection, rkey, attempt, waitMs })
+      return { kind: 'later', waitMs }
+    }
+    const reason = parkingReason(error)
+    await call(did, requestId, { kind: 'park', row: key(row), reason })
+    log.warn('outbox.parked', { did, collection, rkey, reason })
+    return 'delivered'
+  }
+}
+
+/** @throws the error itself when it is no refusal by the PDS */
+function parkingReason(error: unknown): string {
+  if (error instanceof Occupied) return 'another record stands at this key on the PDS'
+  if (error instanceof PdsRejected) return `the PDS refused: ${error.status} ${error.error}`
+  throw error
+}
+
+/** Brings the key on the PDS to what the row wants; the CID that then stands there, or null. */
+async function settle(job: Job, row: OutboxRow): Promise<string | null> {
+  const place = { repo: job.did, collection: row.collection, rkey: row.rkey }
+  if (row.record === null && row.pdsCid === null) return await reconcile(job, row)
+  try {
+    return await write(job.pds, row, { place, swapRecord: row.pdsCid })
+  } catch (error) {
+    if (!(error instanceof SwapMismatch)) throw error
+    return await reconcile(job, row)
+  }
+}
+
+/**
+ * What stands on the PDS is not what we remember: a report of ours was lost by a kill, the person
+ * changed something, or another program did. Only what is recognizably ours is replaced.
+ */
+async function reconcile(job: Job, row: OutboxRow): Promise<string | null> {
+  const place = { repo: job.did, collection: row.collection, rkey: row.rkey }
+  const present = await job.pds.getRecord(place)
+  if (present === undefined) {
+    return row.record === null ? null : await write(job.pds, row, { place, swapRecord: null })
+  }
+  if (!isOurs(present.value, job, row)) {
+    if (row.record === null) return null
+    throw new Occupied()
+  }
+  if (row.record !== null && Bun.deepEquals(present.value, JSON.parse(row.record))) {
+    return present.cid
+  }
+  return await write(job.pds, row, { place, swapRecord: present.cid })
+}
+
+async function write(
+  pds: Pds,
+  row: OutboxRow,
+  at: { readonly place: PdsPlace; readonly swapRecord: string | null },
+): Promise<string | null> {
+  if (row.record === null) {
+    if (at.swapRecord !== null) {
+      await pds.deleteRecord({ ...at.place, swapRecord: at.swapRecord })
+    }
+    return null
+  }
+  const record: object = JSON.parse(row.record)
+  const { cid } = await pds.putRecord({ ...at.place, record, swapRecord: at.swapRecord })
+  return cid
+}
+
+/** Nobody else writes enrollment records under our DID; a stub names us and the record itself. */
+function isOurs(value: unknown, { did, service }: Job, row: OutboxRow): boolean {
+  if (member(value, '$type') !== row.collection) return false
+  if (row.collection === enrollmentCollection) return true
+  const source = member(value, 'source')
+  return (
+    member(source, 'service') === service &&
+    member(member(source, 'subject'), 'uri') === recordUri(did, row.collection, row.rkey)
+  )
+}
+
+function member(value: unknown, name: string): unknown {
+  return typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined
+}
+
+function key({ collection, rkey, position }: OutboxRow) {
+  return { collection, rkey, position }
+}
+
+class Occupied extends Error {
+  override readonly name = 'Occupied'
+}

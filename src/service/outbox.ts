@@ -1,0 +1,186 @@
+import type { Did } from '../atproto/syntax.ts'
+import { backoffMs } from '../lib/backoff.ts'
+import type { Log } from '../lib/log.ts'
+import { Turns } from '../lib/turns.ts'
+import type { Pds } from '../remote/pds.ts'
+import type { ServiceStore } from '../store/service.ts'
+import type { CallActor } from './calls.ts'
+import { deliver, type Delivery } from './delivery.ts'
+
+interface Actor {
+  /** Writes under way that may add a row. */
+  holds: number
+  /** Waits for its time, runs, waits for a sign-in, or has nothing to do but its hold. */
+  state: 'resting' | 'queued' | 'running' | 'delayed' | 'parked'
+  /** Something was added while it ran. */
+  again: boolean
+  timer?: ReturnType<typeof setTimeout>
+}
+
+export interface OutboxParts {
+  readonly store: ServiceStore
+  readonly call: CallActor
+  /** The person's public repo, written with the person's own OAuth session. */
+  readonly pds: (did: Did) => Pds
+  /** What stubs name as their service, `{serviceDid}#{fragment}`. */
+  readonly service: string
+  readonly log: Log
+}
+
+/**
+ * Delivers what the actors' outboxes hold to their PDSes. Invariants:
+ * - Rows live in the actor's database; here are only the names of actors that may have some.
+ * - Such a name is in `outbox_dirty` before the first row is acknowledged, and goes only when the
+ *   actor's outbox was seen empty with no write under way.
+ * - One actor is delivered by one task at a time, in order; many actors at once.
+ *
+ * For example: a write holds alice, its row is stored, the process is killed. At the next start
+ * alice is among the dirty, her row is delivered, her outbox is found empty, her name is cleared.
+ */
+export class Outbox {
+  readonly #parts: OutboxParts
+  readonly #actors = new Map<Did, Actor>()
+  readonly #queue: Did[] = []
+  readonly #marks = new Turns<Did>()
+  readonly #running = new Set<Promise<void>>()
+  #stopped = false
+
+  constructor(parts: OutboxParts) {
+    this.#parts = parts
+  }
+
+  /** Takes up what was left by the process before this one. */
+  async start(): Promise<void> {
+    for (const did of await this.#parts.store.outboxDirty()) this.#found(did)
+  }
+
+  #found(did: Did): void {
+    if (!this.#actors.has(did)) this.#actors.set(did, fresh())
+    this.#enqueue(did)
+  }
+
+  /** Marks an actor whose mark may have been lost with the power, if it has rows. */
+  async look(did: Did): Promise<void> {
+    const { rows } = await this.#parts.call(did, 'sweep', { kind: 'outbox', limit: 1 })
+    if (rows.length > 0) (await this.hold(did))()
+  }
+
+  /**
+   * To be called before a write that may add rows; what it returns, after it. In between the
+   * actor's mark stays, so that a row is never acknowledged without one.
+   */
+  async hold(did: Did): Promise<() => void> {
+    const known = this.#actors.get(did)
+    if (known !== undefined) known.holds += 1
+    else {
+      await this.#marks.run(did, async () => {
+        await this.#parts.store.markOutbox(did)
+        const actor = this.#actors.get(did) ?? fresh()
+        actor.holds += 1
+        this.#actors.set(did, actor)
+      })
+    }
+    return () => {
+      const actor = this.#actors.get(did)
+      if (actor !== undefined) actor.holds -= 1
+      this.#enqueue(did)
+    }
+  }
+
+  /** The person has signed in again: what waited for that goes on. */
+  resume(did: Did): void {
+    const actor = this.#actors.get(did)
+    if (actor?.state === 'parked') actor.state = 'resting'
+    this.#enqueue(did)
+  }
+
+  /** Begins nothing new and waits for what runs. */
+  async stop(): Promise<void> {
+    this.#stopped = true
+    for (const actor of this.#actors.values()) clearTimeout(actor.timer)
+    await Promise.all(this.#running)
+  }
+
+  #enqueue(did: Did): void {
+    const actor = this.#actors.get(did)
+    if (actor === undefined || this.#stopped) return
+    if (actor.state === 'running') actor.again = true
+    if (actor.state !== 'resting') return
+    actor.state = 'queued'
+    this.#queue.push(did)
+    this.#next()
+  }
+
+  #next(): void {
+    while (!this.#stopped && this.#running.size < actorsAtOnceMax) {
+      const did = this.#queue.shift()
+      const actor = did === undefined ? undefined : this.#actors.get(did)
+      if (did === undefined || actor === undefined) return
+      actor.state = 'running'
+      actor.again = false
+      const task = this.#run(did, actor).finally(() => {
+        this.#running.delete(task)
+        this.#next()
+      })
+      this.#running.add(task)
+    }
+  }
+
+  async #run(did: Did, actor: Actor): Promise<void> {
+    const outcome = await this.#deliver(did)
+    actor.state = 'resting'
+    switch (outcome.kind) {
+      case 'empty':
+        // A hold that is still open enqueues by itself when it ends.
+        if (actor.again) this.#enqueue(did)
+        else await this.#clear(did, actor)
+        return
+      case 'later':
+        actor.state = 'delayed'
+        actor.timer = setTimeout(
+          () => {
+            actor.state = 'resting'
+            this.#enqueue(did)
+          },
+          Math.min(outcome.waitMs, longestTimerMs),
+        )
+        return
+      case 'session-lost':
+        actor.state = 'parked'
+        this.#parts.log.warn('outbox.session.lost', { did })
+        return
+    }
+  }
+
+  async #deliver(did: Did): Promise<Delivery> {
+    const { store, call, pds, service, log } = this.#parts
+    try {
+      // Without a row the enrollment did not come about, and neither did anything it queued.
+      if ((await store.enrollment(did)) === undefined) return { kind: 'empty' }
+      const stopped = () => this.#stopped
+      return await deliver({ did, call, pds: pds(did), service, log, stopped })
+    } catch (error) {
+      log.error('outbox.failed', { did, error })
+      const random = Math.random()
+      const waitMs = backoffMs({ attempt: 6, firstMs: 1_000, mostMs: 60_000, random })
+      return { kind: 'later', waitMs }
+    }
+  }
+
+  async #clear(did: Did, actor: Actor): Promise<void> {
+    await this.#marks.run(did, async () => {
+      if (actor.holds > 0 || actor.state !== 'resting') return
+      // Out of the map first: a hold that comes now waits for this turn and marks anew.
+      this.#actors.delete(did)
+      await this.#parts.store.clearOutbox(did)
+    })
+  }
+}
+
+function fresh(): Actor {
+  return { holds: 0, state: 'resting', again: false }
+}
+
+const actorsAtOnceMax = 16
+/** Node's timers overflow above 2^31 ms; a longer wait is looked at again in between. */
+const longestTimerMs = 3_600_000

@@ -1,0 +1,180 @@
+import { createHash } from 'node:crypto'
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { overloaded, XrpcError } from '../atproto/errors.ts'
+import { SigningKey } from '../atproto/keys.ts'
+import type { Did } from '../atproto/syntax.ts'
+import { makeFolder, syncFolder, writeDurably } from '../lib/files.ts'
+import { ActorStore, type Head } from '../store/actor.ts'
+import { migrateSqlite, type Migrations } from '../store/migrate.ts'
+import { openSqlite, type Synchronous } from '../store/sqlite.ts'
+
+/** An actor whose database is open. The head is current: its shard is the only writer. */
+export interface OpenActor {
+  readonly did: Did
+  readonly store: ActorStore
+  readonly key: SigningKey
+  head: Head
+}
+
+/** `actors/{first two hex digits of SHA-256(did)}/{did}` below the data folder. */
+function actorFolder(dataDir: string, did: Did): string {
+  const prefix = createHash('sha256').update(did).digest('hex').slice(0, 2)
+  return join(dataDir, 'actors', prefix, did)
+}
+
+interface Options {
+  readonly dataDir: string
+  readonly synchronous: Synchronous
+  readonly migrations: Migrations
+  /** Open databases at most; one in use is never closed. */
+  readonly handlesMax: number
+}
+
+interface Entry {
+  readonly actor: Promise<OpenActor>
+  leases: number
+}
+
+/** The open actors of one shard: least recently used ones are closed to make room. */
+export class Actors {
+  readonly #options: Options
+  /** In the order of last use. */
+  readonly #open = new Map<Did, Entry>()
+  /** Requests that wait for a handle, in order. */
+  readonly #waiting: (() => void)[] = []
+
+  constructor(options: Options) {
+    this.#options = options
+  }
+
+  /**
+   * Runs `task` on an actor that has a repo; the handle stays open until the task ends.
+   * @throws XrpcError 404 RepoNotFound, or 503 when all handles stay in use for too long
+   */
+  async use<Result>(did: Did, task: (actor: OpenActor) => Promise<Result>): Promise<Result> {
+    const entry = await this.#lease(did)
+    try {
+      return await task(await entry.actor)
+    } finally {
+      entry.leases -= 1
+      if (entry.leases === 0) this.#waiting.shift()?.()
+    }
+  }
+
+  /** The actor's signing key, made and brought to disk at first. */
+  signingKey(did: Did): SigningKey {
+    const folder = actorFolder(this.#options.dataDir, did)
+    const path = join(folder, keyFile)
+    if (!existsSync(path)) {
+      makeFolder(folder)
+      writeDurably(path, SigningKey.generate().exportHex(), 0o600)
+    }
+    return readKey(path)
+  }
+
+  /** Opens an actor's database, made and migrated at first, for the commit that starts a repo. */
+  async create(did: Did, start: (store: ActorStore, key: SigningKey) => Promise<void>) {
+    const key = this.signingKey(did)
+    const folder = actorFolder(this.#options.dataDir, did)
+    const store = await this.#store(did)
+    try {
+      syncFolder(folder)
+      if ((await store.head()) === undefined) await start(store, key)
+    } finally {
+      await store.close()
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const { actor } of this.#open.values()) await (await actor).store.close()
+    this.#open.clear()
+  }
+
+  async #lease(did: Did): Promise<Entry> {
+    const waitUntilMs = Date.now() + handleWaitMs
+    for (;;) {
+      const present = this.#open.get(did)
+      if (present !== undefined) {
+        this.#open.delete(did)
+        this.#open.set(did, present)
+        present.leases += 1
+        return present
+      }
+      if (this.#open.size < this.#options.handlesMax || (await this.#closeOldest())) {
+        if (this.#open.has(did)) continue
+        const entry: Entry = { actor: this.#load(did), leases: 1 }
+        this.#open.set(did, entry)
+        entry.actor.catch(() => {
+          if (this.#open.get(did) === entry) this.#open.delete(did)
+        })
+        return entry
+      }
+      await this.#handleFree(waitUntilMs)
+    }
+  }
+
+  /** Closes the least recently used actor that nobody uses; says whether there was one. */
+  async #closeOldest(): Promise<boolean> {
+    for (const [did, entry] of this.#open) {
+      if (entry.leases > 0) continue
+      this.#open.delete(did)
+      await (await entry.actor).store.close()
+      return true
+    }
+    return false
+  }
+
+  async #handleFree(waitUntilMs: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#waiting.push(resolve)
+    const timer = setTimeout(resolve, Math.max(0, waitUntilMs - Date.now()))
+    await promise
+    clearTimeout(timer)
+    if (Date.now() < waitUntilMs) return
+    const index = this.#waiting.indexOf(resolve)
+    if (index >= 0) this.#waiting.splice(index, 1)
+    throw overloaded('all actor databases are in use, try again')
+  }
+
+  async #load(did: Did): Promise<OpenActor> {
+    const folder = actorFolder(this.#options.dataDir, did)
+    if (!existsSync(join(folder, databaseFile))) throw repoNotFound(did)
+    const key = readKey(join(folder, keyFile))
+    const store = await this.#store(did)
+    try {
+      const head = await store.head()
+      if (head === undefined) throw repoNotFound(did)
+      const { commit: _, ...rest } = head
+      return { did, store, key, head: rest }
+    } catch (error) {
+      await store.close()
+      throw error
+    }
+  }
+
+  async #store(did: Did): Promise<ActorStore> {
+    const path = join(actorFolder(this.#options.dataDir, did), databaseFile)
+    const { synchronous, migrations } = this.#options
+    const sqlite = openSqlite(path, { synchronous, cacheKib: 256, exclusive: false })
+    try {
+      await migrateSqlite(sqlite, migrations)
+    } catch (error) {
+      await sqlite.close()
+      throw error
+    }
+    return new ActorStore(sqlite, did)
+  }
+}
+
+const keyFile = 'signing_key'
+const databaseFile = 'stratos.sqlite'
+const handleWaitMs = 5_000
+
+function readKey(path: string): SigningKey {
+  return SigningKey.import(readFileSync(path, 'utf8').trim())
+}
+
+function repoNotFound(did: Did): XrpcError {
+  return new XrpcError(404, 'RepoNotFound', `${did} has no repo on this service`)
+}

@@ -1,0 +1,146 @@
+import type { Schemas } from '../atproto/lexicon.ts'
+import { XrpcError } from '../atproto/errors.ts'
+import { unreachable } from '../lib/assert.ts'
+import type { Did } from '../atproto/syntax.ts'
+import type { Log } from '../lib/log.ts'
+import { Turns } from '../lib/turns.ts'
+import type { ActorAnswers } from '../service/calls.ts'
+import { Actors } from './actors.ts'
+import type { ShardBoot, ShardError, ShardMessage, ShardReply, ShardRequest } from './messages.ts'
+import { Reads } from './reads.ts'
+import { Repos } from './repos.ts'
+import { Writes } from './writes.ts'
+
+/** The owner of some actors: it decides and stores their writes and answers their reads. */
+export class Engine {
+  readonly #actors: Actors
+  readonly #reads: Reads
+  readonly #writes: Writes
+  readonly #log: Log
+  readonly #send: (message: ShardMessage) => void
+  #replies: ShardReply[] = []
+  #flushing = false
+  #running = 0
+  #idle: (() => void) | undefined
+
+  constructor(
+    boot: ShardBoot,
+    parts: { schemas: Schemas; log: Log; send: (message: ShardMessage) => void },
+  ) {
+    this.#log = parts.log
+    this.#send = parts.send
+    this.#actors = new Actors(boot)
+    const repos = new Repos(boot.treeBytesMax)
+    const turns = new Turns<Did>()
+    const { schemas, log } = parts
+    this.#reads = new Reads(this.#actors, repos, turns)
+    this.#writes = new Writes(this.#actors, repos, { boot, schemas, turns, log })
+  }
+
+  /** @param batch JSON array of numbered requests, each of an actor that this engine owns */
+  receive(batch: string): void {
+    const requests: ShardRequest[] = JSON.parse(batch)
+    for (const request of requests) {
+      this.#running += 1
+      void this.#answer(request).finally(() => {
+        this.#running -= 1
+        if (this.#running === 0) this.#idle?.()
+      })
+    }
+  }
+
+  /** Finishes what runs and closes the databases. */
+  async close(): Promise<void> {
+    if (this.#running > 0) {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      this.#idle = resolve
+      await promise
+    }
+    this.#flush()
+    await this.#actors.close()
+  }
+
+  async #answer(request: ShardRequest): Promise<void> {
+    try {
+      const ok = await this.#handle(request)
+      if ('bytes' in ok) this.#send({ id: request.id, bytes: ok.bytes })
+      else this.#reply({ id: request.id, ok })
+    } catch (error) {
+      this.#reply({ id: request.id, error: this.#refusal(error, request) })
+    }
+  }
+
+  async #handle(request: ShardRequest): Promise<ActorAnswers[keyof ActorAnswers]> {
+    const { did } = request
+    switch (request.kind) {
+      case 'key':
+        return { signingKey: this.#actors.signingKey(did).did }
+      case 'open':
+        return await this.#writes.open(did, request.outbox)
+      case 'write':
+        return await this.#writes.write(request)
+      case 'read':
+        return await this.#reads.record(did, request)
+      case 'list':
+        return await this.#reads.list(did, request)
+      case 'targets':
+        return await this.#reads.targets(did, request)
+      case 'export':
+        return { bytes: await this.#reads.export(did) }
+      case 'queue':
+        await this.#actors.use(did, ({ store }) => store.queue(request.outbox))
+        return {}
+      case 'outbox':
+        return { rows: await this.#actors.use(did, ({ store }) => store.outbox(request.limit)) }
+      case 'settle':
+        await this.#actors.use(did, ({ store }) => store.settle(request.row, request.pdsCid))
+        return {}
+      case 'postpone':
+        await this.#actors.use(did, ({ store }) =>
+          store.postpone(request.row, request.nextAttemptAtMs),
+        )
+        return {}
+      case 'park':
+        await this.#actors.use(did, ({ store }) => store.park(request.row, request.reason))
+        return {}
+      default:
+        return unreachable(request)
+    }
+  }
+
+  #refusal(error: unknown, { did, kind, requestId }: ShardRequest): ShardError {
+    if (error instanceof XrpcError) {
+      const { status, error: name, message, headers } = error
+      return { status, error: name, message, headers }
+    }
+    this.#log.error('shard.request.failed', { did, kind, requestId, error })
+    return internalError
+  }
+
+  #reply(reply: ShardReply): void {
+    this.#replies.push(reply)
+    if (this.#replies.length >= repliesMax || this.#running === 1) this.#flush()
+    else if (!this.#flushing) {
+      this.#flushing = true
+      setImmediate(() => this.#flush())
+    }
+  }
+
+  #flush(): void {
+    this.#flushing = false
+    if (this.#replies.length === 0) return
+    const text = JSON.stringify(this.#replies)
+    this.#replies = []
+    this.#send(text)
+  }
+}
+
+/** Replies that wait at most for others of their tick before they are sent. */
+const repliesMax = 16
+
+const internalError: ShardError = {
+  status: 500,
+  error: 'InternalServerError',
+  message: 'Internal Server Error',
+  headers: {},
+}

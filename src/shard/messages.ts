@@ -1,0 +1,52 @@
+import type { Did } from '../atproto/syntax.ts'
+import type { LogLevel } from '../lib/log.ts'
+import type { ActorAnswers, ActorCall } from '../service/calls.ts'
+import type { WriteRules } from '../service/write.ts'
+import type { Migrations } from '../store/migrate.ts'
+import type { Synchronous } from '../store/sqlite.ts'
+
+/** What a shard needs to know once, at its start. */
+export interface ShardBoot {
+  readonly name: string
+  readonly dataDir: string
+  readonly synchronous: Synchronous
+  readonly handlesMax: number
+  readonly treeBytesMax: number
+  /** Differs between the shards of a process, so that two of them never make the same TID. */
+  readonly clockId: number
+  readonly logLevel: LogLevel
+  readonly migrations: Migrations
+  /** Lexicon documents, as JSON. */
+  readonly schemas: string
+  readonly rules: WriteRules
+}
+
+/** A call as it travels, several to a batch. */
+export type ShardRequest = ActorCall & {
+  readonly id: number
+  readonly did: Did
+  readonly requestId: string
+}
+
+/** One reply of the batch that a shard sends back; `id` is the request's. */
+export type ShardReply =
+  | { readonly id: number; readonly ok: ActorAnswers[keyof ActorAnswers] }
+  | { readonly id: number; readonly error: ShardError }
+
+export interface ShardError {
+  readonly status: number
+  readonly error: string
+  readonly message: string
+  readonly headers: Readonly<Record<string, string>>
+}
+
+/** Replies travel as one JSON text a batch; bytes travel alone. */
+export type ShardMessage = string | { readonly id: number; readonly bytes: Uint8Array<ArrayBuffer> }
+
+/** What a worker says beside answers. */
+export interface WorkerSign {
+  readonly sign: 'ready' | 'closed'
+}
+
+/** What a worker is told: its boot first, then batches, in the end to close. */
+export type WorkerOrder = ShardBoot | string | { readonly close: true }

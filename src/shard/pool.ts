@@ -1,0 +1,223 @@
+import { overloaded, XrpcError } from '../atproto/errors.ts'
+import type { Schemas } from '../atproto/lexicon.ts'
+import type { Did } from '../atproto/syntax.ts'
+import type { Log } from '../lib/log.ts'
+import type { ActorAnswers, ActorCall } from '../service/calls.ts'
+import { Engine } from './engine.ts'
+import type { ShardBoot, ShardMessage, ShardReply, WorkerOrder, WorkerSign } from './messages.ts'
+
+/** Where one shard runs: in a worker thread, or inline on the thread of the caller. */
+interface Lane {
+  /** @param batch JSON array of numbered requests */
+  post(batch: string): void
+  close(): Promise<void>
+}
+
+interface Waiting {
+  readonly did: Did
+  readonly bytes: number
+  /** The shard answers each kind of call in its own shape. */
+  resolve(answer: unknown): void
+  readonly reject: (error: Error) => void
+}
+
+/** The main side of the shards: routes each call to the owner of its actor, within limits. */
+export class ShardPool {
+  readonly #shards: readonly Shard[]
+
+  private constructor(shards: readonly Shard[]) {
+    this.#shards = shards
+  }
+
+  /**
+   * Starts one worker thread for each boot. A worker that ends by itself calls `died`, and the
+   * process must end: a second owner of its actors could not know what the first one did.
+   */
+  static async inWorkers(
+    boots: readonly ShardBoot[],
+    threads: { readonly start: () => Worker; readonly died: Died },
+  ): Promise<ShardPool> {
+    const ready: Promise<void>[] = []
+    const shards = boots.map(
+      (boot) =>
+        new Shard((receive) => {
+          const lane = new WorkerLane(boot, threads.start(), { receive, died: threads.died })
+          ready.push(lane.ready)
+          return lane
+        }),
+    )
+    await Promise.all(ready)
+    return new ShardPool(shards)
+  }
+
+  /** Runs the same engine on this thread. */
+  static inline(boot: ShardBoot, parts: { schemas: Schemas; log: Log }): ShardPool {
+    return new ShardPool([new Shard((receive) => new InlineLane(boot, { ...parts, receive }))])
+  }
+
+  /** @throws XrpcError of the shard, or 503 Overloaded when too much is in flight */
+  async call<Call extends ActorCall>(
+    did: Did,
+    requestId: string,
+    call: Call,
+  ): Promise<ActorAnswers[Call['kind']]> {
+    const shard = this.#shards[Number(Bun.hash(did)) % this.#shards.length]
+    if (shard === undefined) throw new Error('a pool has at least one shard')
+    return await shard.call(did, requestId, call)
+  }
+
+  /** Waits for what is in flight, then closes the databases. */
+  async close(): Promise<void> {
+    await Promise.all(this.#shards.map((shard) => shard.close()))
+  }
+}
+
+type Died = (name: string, error: unknown) => void
+
+/** Calls of one shard that wait for an answer; beyond this 503. */
+const inFlightMax = 1_000
+const inFlightBytesMax = 32 * 1024 * 1024
+const inFlightOfActorMax = 64
+
+class Shard {
+  readonly #lane: Lane
+  readonly #waiting = new Map<number, Waiting>()
+  readonly #byActor = new Map<Did, number>()
+  #bytes = 0
+  #nextId = 1
+  #batch: string[] = []
+
+  constructor(start: (receive: (message: ShardMessage) => void) => Lane) {
+    this.#lane = start((message) => this.#receive(message))
+  }
+
+  async call<Call extends ActorCall>(
+    did: Did,
+    requestId: string,
+    call: Call,
+  ): Promise<ActorAnswers[Call['kind']]> {
+    const ofActor = this.#byActor.get(did) ?? 0
+    const id = this.#nextId++
+    const text = JSON.stringify({ id, did, requestId, ...call })
+    if (this.#waiting.size >= inFlightMax || this.#bytes + text.length > inFlightBytesMax) {
+      throw overloaded('the service is busy, try again')
+    }
+    if (ofActor >= inFlightOfActorMax) {
+      throw overloaded('too many requests for this account at once, try again')
+    }
+    const { promise, resolve, reject } = Promise.withResolvers<ActorAnswers[Call['kind']]>()
+    this.#waiting.set(id, { did, bytes: text.length, resolve, reject })
+    this.#byActor.set(did, ofActor + 1)
+    this.#bytes += text.length
+    this.#batch.push(text)
+    // Alone, a call goes at once; beside others it waits for those of its tick.
+    if (this.#waiting.size === 1) this.#flush()
+    else if (this.#batch.length === 1) setImmediate(() => this.#flush())
+    return await promise
+  }
+
+  async close(): Promise<void> {
+    this.#flush()
+    await this.#lane.close()
+  }
+
+  #flush(): void {
+    if (this.#batch.length === 0) return
+    const batch = this.#batch
+    this.#batch = []
+    this.#lane.post(`[${batch.join(',')}]`)
+  }
+
+  #receive(message: ShardMessage): void {
+    if (typeof message !== 'string') {
+      this.#settle(message.id)?.resolve({ bytes: message.bytes })
+      return
+    }
+    const replies: ShardReply[] = JSON.parse(message)
+    for (const reply of replies) {
+      const waiting = this.#settle(reply.id)
+      if ('ok' in reply) waiting?.resolve(reply.ok)
+      else {
+        const { status, error, message: text, headers } = reply.error
+        waiting?.reject(new XrpcError(status, error, text, { headers }))
+      }
+    }
+  }
+
+  #settle(id: number): Waiting | undefined {
+    const waiting = this.#waiting.get(id)
+    if (waiting === undefined) return undefined
+    this.#waiting.delete(id)
+    this.#bytes -= waiting.bytes
+    const left = (this.#byActor.get(waiting.did) ?? 1) - 1
+    if (left === 0) this.#byActor.delete(waiting.did)
+    else this.#byActor.set(waiting.did, left)
+    return waiting
+  }
+}
+
+class InlineLane implements Lane {
+  readonly #engine: Engine
+
+  constructor(
+    boot: ShardBoot,
+    parts: { schemas: Schemas; log: Log; receive: (message: ShardMessage) => void },
+  ) {
+    const { schemas, log, receive } = parts
+    this.#engine = new Engine(boot, { schemas, log, send: receive })
+  }
+
+  post(batch: string): void {
+    this.#engine.receive(batch)
+  }
+
+  async close(): Promise<void> {
+    await this.#engine.close()
+  }
+}
+
+class WorkerLane implements Lane {
+  readonly ready: Promise<void>
+  readonly #worker: Worker
+  readonly #closed = Promise.withResolvers<void>()
+  #closing = false
+
+  constructor(
+    boot: ShardBoot,
+    worker: Worker,
+    parts: { receive: (message: ShardMessage) => void; died: Died },
+  ) {
+    const ready = Promise.withResolvers<void>()
+    this.ready = ready.promise
+    this.#worker = worker
+    this.#worker.addEventListener(
+      'message',
+      ({ data }: MessageEvent<ShardMessage | WorkerSign>) => {
+        if (typeof data === 'string' || 'bytes' in data) parts.receive(data)
+        else if (data.sign === 'ready') ready.resolve()
+        else this.#closed.resolve()
+      },
+    )
+    this.#worker.addEventListener('error', (event) => parts.died(boot.name, event.message))
+    this.#worker.addEventListener('close', () => {
+      if (!this.#closing) parts.died(boot.name, 'the thread ended')
+      this.#closed.resolve()
+    })
+    this.#order(boot)
+  }
+
+  post(batch: string): void {
+    this.#order(batch)
+  }
+
+  async close(): Promise<void> {
+    this.#closing = true
+    this.#order({ close: true })
+    await this.#closed.promise
+    this.#worker.terminate()
+  }
+
+  #order(order: WorkerOrder): void {
+    this.#worker.postMessage(order)
+  }
+}

@@ -1,0 +1,197 @@
+import { overloaded, XrpcError } from '../atproto/errors.ts'
+import type { Schemas } from '../atproto/lexicon.ts'
+import { Mst } from '../atproto/mst.ts'
+import { type Did, recordUri } from '../atproto/syntax.ts'
+import type { Log } from '../lib/log.ts'
+import type { Turns } from '../lib/turns.ts'
+import type { ActorAnswers } from '../service/calls.ts'
+import {
+  planFirst,
+  planWrite,
+  type RepoState,
+  type WriteAnswer,
+  type WriteCall,
+  type WriteContext,
+} from '../service/write.ts'
+import type { Change, OutboxEntry } from '../store/actor.ts'
+import type { Actors, OpenActor } from './actors.ts'
+import type { ShardBoot } from './messages.ts'
+import type { Repos } from './repos.ts'
+
+type WriteRequest = WriteCall & { readonly did: Did; readonly requestId: string }
+
+interface Waiting {
+  readonly request: WriteRequest
+  readonly resolve: (answer: WriteAnswer) => void
+  readonly reject: (error: unknown) => void
+}
+
+interface Decided {
+  readonly waiting: Waiting
+  readonly change: Change
+  readonly answer: WriteAnswer
+}
+
+interface Parts {
+  readonly boot: Pick<ShardBoot, 'rules' | 'clockId'>
+  readonly schemas: Schemas
+  readonly turns: Turns<Did>
+  readonly log: Log
+}
+
+/**
+ * The writes of one shard. Invariants:
+ * - One batch of an actor runs at a time, and the head and tree move only after it is stored.
+ * - Every write of a batch has its own commit, rev and seq, decided on the state before it.
+ * - A refused write changes nothing for its neighbours, neither does one that cannot be stored.
+ *
+ * For example: create A, create B and delete A arrive in one tick. They are decided in that order,
+ * each on the tree that the one before left, and stored in one transaction. Should it fail, head
+ * and tree are as before, and A, B and the delete are each tried alone.
+ */
+export class Writes {
+  readonly #actors: Actors
+  readonly #repos: Repos
+  readonly #parts: Parts
+  readonly #waiting = new Map<Did, Waiting[]>()
+
+  constructor(actors: Actors, repos: Repos, parts: Parts) {
+    this.#actors = actors
+    this.#repos = repos
+    this.#parts = parts
+  }
+
+  /** Makes the actor's repo with its empty commit, or only queues where there already is one. */
+  async open(did: Did, outbox: readonly OutboxEntry[]): Promise<ActorAnswers['open']> {
+    const { turns, boot } = this.#parts
+    return await turns.run(did, async () => {
+      let created = false
+      await this.#actors.create(did, async (store, key) => {
+        const context = { did, key, clockId: boot.clockId, nowMs: Date.now() }
+        await store.apply([planFirst(Mst.empty, outbox, context)])
+        created = true
+      })
+      return await this.#actors.use(did, async ({ store, head }) => {
+        if (!created) await store.queue(outbox)
+        return { rev: head.rev }
+      })
+    })
+  }
+
+  async write(request: WriteRequest): Promise<WriteAnswer> {
+    const { did } = request
+    const { promise, resolve, reject } = Promise.withResolvers<WriteAnswer>()
+    const waiting = { request, resolve, reject }
+    const queue = this.#waiting.get(did)
+    if (queue === undefined) {
+      this.#waiting.set(did, [waiting])
+      void this.#parts.turns.run(did, () => this.#runBatch(did))
+    } else {
+      if (queue.length >= batchMax) throw overloaded('too many writes of this account are waiting')
+      queue.push(waiting)
+    }
+    return await promise
+  }
+
+  /** Decides and stores what waits for this actor; every waiting promise is settled by it. */
+  async #runBatch(did: Did): Promise<void> {
+    const batch = this.#waiting.get(did) ?? []
+    this.#waiting.delete(did)
+    try {
+      await this.#actors.use(did, async (actor) => {
+        const decided = await this.#storeTogether(actor, batch)
+        for (const { waiting, answer } of decided) waiting.resolve(answer)
+      })
+    } catch (error) {
+      for (const { reject } of batch) reject(error)
+    }
+  }
+
+  async #storeTogether(actor: OpenActor, batch: readonly Waiting[]): Promise<Decided[]> {
+    const start = await this.#state(actor)
+    const { decided, state } = await this.#decide(actor, start, batch)
+    if (decided.length === 0) return []
+    try {
+      await actor.store.apply(decided.map(({ change }) => change))
+    } catch (error) {
+      const { did } = actor
+      this.#parts.log.error('shard.batch.failed', { did, writes: decided.length, error })
+      await this.#reload(actor)
+      if (decided.length === 1) throw error
+      return await this.#storeAlone(
+        actor,
+        decided.map(({ waiting }) => waiting),
+      )
+    }
+    actor.head = state.head
+    this.#repos.keep(actor.did, state.tree)
+    return decided
+  }
+
+  async #storeAlone(actor: OpenActor, batch: readonly Waiting[]): Promise<Decided[]> {
+    const stored: Decided[] = []
+    for (const waiting of batch) {
+      try {
+        stored.push(...(await this.#storeTogether(actor, [waiting])))
+      } catch (error) {
+        waiting.reject(error)
+      }
+    }
+    return stored
+  }
+
+  /** Refused and changeless writes are answered here, the rest have to be stored first. */
+  async #decide(
+    actor: OpenActor,
+    start: RepoState,
+    batch: readonly Waiting[],
+  ): Promise<{ decided: Decided[]; state: RepoState }> {
+    const decided: Decided[] = []
+    let state = start
+    for (const waiting of batch) {
+      try {
+        const plan = await planWrite(state, waiting.request, this.#context(actor))
+        state = plan.state
+        if (plan.change === undefined) waiting.resolve(plan.answer)
+        else decided.push({ waiting, change: plan.change, answer: plan.answer })
+      } catch (error) {
+        if (!(error instanceof XrpcError)) {
+          const { did, requestId } = waiting.request
+          this.#parts.log.error('shard.write.failed', { did, requestId, error })
+        }
+        waiting.reject(error)
+      }
+    }
+    return { decided, state }
+  }
+
+  #context({ did, key, store }: OpenActor): WriteContext {
+    const { boot, schemas } = this.#parts
+    return {
+      did,
+      key,
+      schemas,
+      rules: boot.rules,
+      clockId: boot.clockId,
+      nowMs: Date.now(),
+      content: async (collection, rkey) =>
+        (await store.record(recordUri(did, collection, rkey), 'all'))?.content,
+    }
+  }
+
+  async #state(actor: OpenActor): Promise<RepoState> {
+    return { head: actor.head, tree: await this.#repos.tree(actor), fresh: new Map() }
+  }
+
+  /** After a failed transaction memory is no witness: head and tree come from the rows again. */
+  async #reload(actor: OpenActor): Promise<void> {
+    this.#repos.forget(actor.did)
+    const head = await actor.store.head()
+    if (head === undefined) throw new Error(`the head of ${actor.did} is gone`)
+    const { commit: _, ...rest } = head
+    actor.head = rest
+  }
+}
+
+/** Writes of one actor that share a transaction; more are refused until it is stored. */
+const batchMax = 64

@@ -1,0 +1,270 @@
+import type { Cid } from '../atproto/cid.ts'
+import type { AtUri, Did, Nsid, Rkey, Tid } from '../atproto/syntax.ts'
+import { type ListQuery, listStatement } from './actor-list.ts'
+import type { Sql, SqlValue, Statement } from './sql.ts'
+
+/** The newest commit of a repo and the numbers that the next Change continues. */
+export interface Head {
+  readonly cid: Cid
+  readonly rev: Tid
+  readonly seq: number
+  readonly lastBlock: number
+}
+
+/** Whose eyes a read is for: everything, or records that share one of these boundaries. */
+export type View = 'all' | { readonly boundaries: readonly string[] }
+
+export interface RecordOp {
+  readonly action: 'create' | 'update' | 'delete'
+  readonly uri: AtUri
+  readonly collection: Nsid
+  readonly rkey: Rkey
+  /** The new record; absent for a delete. */
+  readonly put?: { readonly cid: Cid; readonly content: Uint8Array; readonly blockId: number }
+  readonly prev?: Cid
+  readonly before: readonly string[]
+  readonly after: readonly string[]
+}
+
+/** What has to be on the PDS at one key: a record, or nothing. */
+export interface OutboxEntry {
+  readonly collection: Nsid
+  readonly rkey: Rkey
+  readonly record: string | null
+}
+
+/** One commit with everything that belongs to it. It is stored whole, on `before`, or not at all. */
+export interface Change {
+  readonly did: Did
+  readonly before: Head | undefined
+  readonly after: Head
+  readonly commit: Uint8Array
+  /** ISO 8601, UTC. */
+  readonly time: string
+  readonly ops: readonly RecordOp[]
+  readonly outbox: readonly OutboxEntry[]
+}
+
+export interface OutboxRow {
+  readonly collection: Nsid
+  readonly rkey: Rkey
+  readonly position: number
+  readonly record: string | null
+  readonly pdsCid: string | null
+  readonly attempts: number
+  readonly nextAttemptAtMs: number
+}
+
+export interface StoredRecord {
+  readonly uri: AtUri
+  readonly cid: Cid
+  readonly rkey: Rkey
+  readonly content: Uint8Array
+}
+
+const insertHead = `insert into stratos_repo_root
+  (did, cid, rev, seq, "lastBlock", content, "indexedAt") values ($1, $2, $3, $4, $5, $6, $7)
+  on conflict (did) do nothing`
+const moveHead = `update stratos_repo_root
+  set cid = $3, rev = $4, seq = $5, "lastBlock" = $6, content = $7, "indexedAt" = $8
+  where did = $1 and rev = $2`
+const insertEvent =
+  'insert into stratos_seq (seq, did, time, rev, event) values ($1, $2, $3, $4, $5)'
+const insertBlock = 'insert into stratos_repo_block (id, content) values ($1, $2)'
+const insertRecord = `insert into stratos_record
+  (uri, cid, collection, rkey, "repoRev", "indexedAt", "takedownRef", "blockId")
+  values ($1, $2, $3, $4, $5, $6, null, $7)`
+const updateRecord = `update stratos_record
+  set cid = $3, "repoRev" = $4, "indexedAt" = $5, "blockId" = $6 where uri = $1 and cid = $2`
+const deleteRecord = 'delete from stratos_record where uri = $1 and cid = $2'
+const deleteBlock = `delete from stratos_repo_block
+  where id = (select "blockId" from stratos_record where uri = $1)`
+const insertBoundary =
+  'insert into stratos_record_boundary (boundary, collection, rkey) values ($1, $2, $3)'
+const deleteBoundary = `delete from stratos_record_boundary
+  where boundary = $1 and collection = $2 and rkey = $3`
+const queueOutbox = `insert into stratos_outbox
+  (collection, rkey, position, record, "pdsCid", pending, attempts, "nextAttemptAtMs", parked)
+  values ($1, $2, (select coalesce(max(position), 0) + 1 from stratos_outbox where pending = 1),
+    $3, null, 1, 0, 0, null)
+  on conflict (collection, rkey) do update set position = excluded.position,
+    record = excluded.record, pending = 1, attempts = 0, "nextAttemptAtMs" = 0, parked = null`
+const settlePut = `update stratos_outbox
+  set "pdsCid" = $4, record = null, pending = 0, attempts = 0
+  where collection = $1 and rkey = $2 and position = $3 and pending = 1`
+const settleDelete = `delete from stratos_outbox
+  where collection = $1 and rkey = $2 and position = $3 and pending = 1`
+const rememberPut = `update stratos_outbox set "pdsCid" = $4
+  where collection = $1 and rkey = $2 and position <> $3`
+const postpone = `update stratos_outbox
+  set attempts = attempts + 1, "nextAttemptAtMs" = $4
+  where collection = $1 and rkey = $2 and position = $3 and pending = 1`
+const park = `update stratos_outbox set parked = $4, pending = 0
+  where collection = $1 and rkey = $2 and position = $3 and pending = 1`
+const nextOutbox = `select collection, rkey, position, record, "pdsCid", attempts,
+  "nextAttemptAtMs" from stratos_outbox where pending = 1 order by position limit $1`
+const selectHead =
+  'select cid, rev, seq, "lastBlock", content from stratos_repo_root where did = $1'
+const selectEntries = 'select collection, rkey, cid from stratos_record order by uri'
+
+/** Statements of a Change. The first moves the head and refuses where it is not `before`. */
+function changeStatements(change: Change): Statement[] {
+  const { did, before, after, commit, time } = change
+  const place = [after.cid, after.rev, after.seq, after.lastBlock, commit, time]
+  const head: Statement =
+    before === undefined
+      ? { sql: insertHead, args: [did, ...place], rows: 1 }
+      : { sql: moveHead, args: [did, before.rev, ...place], rows: 1 }
+  const event = JSON.stringify({ ops: change.ops.map(eventOp) })
+  return [
+    head,
+    { sql: insertEvent, args: [after.seq, did, time, after.rev, event], rows: 1 },
+    ...change.ops.flatMap((op) => opStatements(op, { rev: after.rev, time })),
+    ...change.outbox.map(outboxStatement),
+  ]
+}
+
+function outboxStatement(entry: OutboxEntry): Statement {
+  return { sql: queueOutbox, args: [entry.collection, entry.rkey, entry.record], rows: 1 }
+}
+
+function opStatements(op: RecordOp, at: { readonly rev: Tid; readonly time: string }): Statement[] {
+  const { uri, collection, rkey, put } = op
+  const boundaryRows = [
+    ...op.before.map((name) => ({ sql: deleteBoundary, args: [name, collection, rkey], rows: 1 })),
+    ...op.after.map((name) => ({ sql: insertBoundary, args: [name, collection, rkey], rows: 1 })),
+  ]
+  const dropBlock = { sql: deleteBlock, args: [uri], rows: 1 }
+  if (put === undefined) {
+    const drop = { sql: deleteRecord, args: [uri, op.prev ?? null], rows: 1 }
+    return [dropBlock, drop, ...boundaryRows]
+  }
+  const block = { sql: insertBlock, args: [put.blockId, put.content], rows: 1 }
+  if (op.prev === undefined) {
+    const args = [uri, put.cid, collection, rkey, at.rev, at.time, put.blockId]
+    return [block, { sql: insertRecord, args, rows: 1 }, ...boundaryRows]
+  }
+  const args = [uri, op.prev, put.cid, at.rev, at.time, put.blockId]
+  return [dropBlock, block, { sql: updateRecord, args, rows: 1 }, ...boundaryRows]
+}
+
+function eventOp(op: RecordOp): object {
+  return {
+    action: op.action,
+    path: `${op.collection}/${op.rkey}`,
+    cid: op.put?.cid ?? null,
+    prev: op.prev ?? null,
+    before: op.before,
+    after: op.after,
+  }
+}
+
+/** The queries and reports of one actor's database. It keeps nothing in memory. */
+export class ActorStore {
+  readonly #sql: Sql
+  readonly #did: Did
+
+  constructor(sql: Sql, did: Did) {
+    this.#sql = sql
+    this.#did = did
+  }
+
+  /** @throws RowsMismatch when the head is not where the first Change expects it */
+  async apply(changes: readonly Change[]): Promise<void> {
+    await this.#sql.run(changes.flatMap(changeStatements))
+  }
+
+  async head(): Promise<(Head & { readonly commit: Uint8Array }) | undefined> {
+    const [row] = await this.#sql.all<Head & { content: Uint8Array }>(selectHead, this.#did)
+    if (row === undefined) return undefined
+    const { content, ...head } = row
+    return { ...head, commit: content }
+  }
+
+  /** Path and CID of every record, in the order of the tree. */
+  async entries(): Promise<{ collection: Nsid; rkey: Rkey; cid: Cid }[]> {
+    return await this.#sql.all(selectEntries)
+  }
+
+  /** The record at `uri`, when `view` may see it: one statement decides both. */
+  async record(uri: AtUri, view: View): Promise<StoredRecord | undefined> {
+    const condition = visible(view, 2)
+    const [row] = await this.#sql.all<StoredRecord>(
+      `select r.uri, r.cid, r.rkey, b.content from stratos_record r
+        join stratos_repo_block b on b.id = r."blockId"
+        where r.uri = $1 and ${condition.sql}`,
+      uri,
+      ...condition.args,
+    )
+    return row
+  }
+
+  /** One page of the records that `query.view` may see. */
+  async list(query: Omit<ListQuery, 'did'>): Promise<StoredRecord[]> {
+    if (query.view !== 'all' && query.view.boundaries.length === 0) return []
+    const { sql, args } = listStatement({ ...query, did: this.#did })
+    return await this.#sql.all<StoredRecord>(sql, ...args)
+  }
+
+  /** CID and content of every record, in the order of the tree. */
+  async blocks(): Promise<{ cid: Cid; content: Uint8Array }[]> {
+    return await this.#sql.all(`select r.cid, b.content from stratos_record r
+      join stratos_repo_block b on b.id = r."blockId" order by r.uri`)
+  }
+
+  async contentBytes(): Promise<number> {
+    const [row] = await this.#sql.all<{ bytes: number }>(
+      'select coalesce(sum(length(content)), 0) as bytes from stratos_repo_block',
+    )
+    return row?.bytes ?? 0
+  }
+
+  async queue(entries: readonly OutboxEntry[]): Promise<void> {
+    await this.#sql.run(entries.map(outboxStatement))
+  }
+
+  /** The oldest undelivered rows, in the order in which they must be delivered. */
+  async outbox(limit: number): Promise<OutboxRow[]> {
+    return await this.#sql.all<OutboxRow>(nextOutbox, limit)
+  }
+
+  /**
+   * Says that a row was delivered: `pdsCid` is what now stands on the PDS, null when nothing does.
+   * A row that was queued anew meanwhile stays pending and only learns what stands there.
+   */
+  async settle(row: OutboxKey, pdsCid: string | null): Promise<void> {
+    const key = [row.collection, row.rkey, row.position]
+    const done: Statement =
+      pdsCid === null
+        ? { sql: settleDelete, args: key }
+        : { sql: settlePut, args: [...key, pdsCid] }
+    await this.#sql.run([done, { sql: rememberPut, args: [...key, pdsCid] }])
+  }
+
+  async postpone(row: OutboxKey, nextAttemptAtMs: number): Promise<void> {
+    const args = [row.collection, row.rkey, row.position, nextAttemptAtMs]
+    await this.#sql.run([{ sql: postpone, args }])
+  }
+
+  async park(row: OutboxKey, reason: string): Promise<void> {
+    await this.#sql.run([{ sql: park, args: [row.collection, row.rkey, row.position, reason] }])
+  }
+
+  async close(): Promise<void> {
+    await this.#sql.close()
+  }
+}
+
+export type OutboxKey = Pick<OutboxRow, 'collection' | 'rkey' | 'position'>
+
+/** The access rule as a condition over `r`; parameters are numbered from `first`. */
+function visible(view: View, first: number): { sql: string; args: readonly SqlValue[] } {
+  if (view === 'all') return { sql: '1 = 1', args: [] }
+  if (view.boundaries.length === 0) return { sql: '1 = 0', args: [] }
+  const places = view.boundaries.map((_, index) => `$${first + index}`).join(', ')
+  return {
+    sql: `exists (select 1 from stratos_record_boundary v where v.boundary in (${places})
+      and v.collection = r.collection and v.rkey = r.rkey)`,
+    args: view.boundaries,
+  }
+}

@@ -1,0 +1,116 @@
+/** A PDS with its authorization server, as far as a client can tell, on loopback. */
+export class AuthorizationServer implements AsyncDisposable {
+  /** Whose tokens are given out. */
+  subject = ''
+  grantedScope = ''
+  /** Answers of the token endpoint while set. */
+  broken: { readonly status: number; readonly error: string } | undefined
+  /** The token endpoint waits for this. */
+  gate: Promise<void> = Promise.resolve()
+  /** Answers what is not about OAuth. */
+  xrpc: (request: Request) => Response | Promise<Response> = () =>
+    new Response(null, { status: 404 })
+  /** Parameters of each call of the token endpoint. */
+  readonly tokenCalls: URLSearchParams[] = []
+  readonly revoked: string[] = []
+  readonly #codes = new Set<string>()
+  readonly #refreshTokens = new Set<string>()
+  readonly #server: Bun.Server<undefined>
+  #count = 0
+
+  constructor() {
+    this.#server = Bun.serve({
+      port: 0,
+      hostname: '127.0.0.1',
+      fetch: (request) => this.#answer(request),
+    })
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.#server.port}`
+  }
+
+  /** What the browser of a person who said yes brings back. */
+  approve(state: string): URLSearchParams {
+    const code = this.#secret('code')
+    this.#codes.add(code)
+    return new URLSearchParams({ iss: this.url, state, code })
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#server.stop(true)
+  }
+
+  async #answer(request: Request): Promise<Response> {
+    const { pathname } = new URL(request.url)
+    switch (pathname) {
+      case '/.well-known/oauth-protected-resource':
+        return Response.json({ resource: this.url, authorization_servers: [this.url] })
+      case '/.well-known/oauth-authorization-server':
+        return Response.json(this.#metadata())
+      case '/par':
+        return Response.json(
+          { request_uri: 'urn:ietf:params:oauth:request_uri:1', expires_in: 60 },
+          { status: 201 },
+        )
+      case '/token':
+        return this.#token(new URLSearchParams(await request.text()))
+      case '/revoke':
+        this.revoked.push(new URLSearchParams(await request.text()).get('token') ?? '')
+        return Response.json({})
+      default:
+        return this.xrpc(request)
+    }
+  }
+
+  async #token(params: URLSearchParams): Promise<Response> {
+    this.tokenCalls.push(params)
+    await this.gate
+    if (this.broken !== undefined) {
+      return Response.json({ error: this.broken.error }, { status: this.broken.status })
+    }
+    const refresh = params.get('refresh_token') ?? ''
+    const known =
+      this.#codes.delete(params.get('code') ?? '') || this.#refreshTokens.delete(refresh)
+    if (!known) {
+      // A server may repeat what it was given.
+      const description = `unknown ${params.toString()}`
+      const body = { error: 'invalid_grant', error_description: description }
+      return Response.json(body, { status: 400 })
+    }
+    const refreshToken = this.#secret('refresh')
+    this.#refreshTokens.add(refreshToken)
+    return Response.json({
+      access_token: this.#secret('access'),
+      refresh_token: refreshToken,
+      token_type: 'DPoP',
+      scope: this.grantedScope,
+      sub: this.subject,
+      expires_in: 3600,
+    })
+  }
+
+  #secret(kind: string): string {
+    this.#count++
+    return `${kind}-SECRET-${this.#count}`
+  }
+
+  #metadata(): object {
+    return {
+      issuer: this.url,
+      authorization_endpoint: `${this.url}/authorize`,
+      token_endpoint: `${this.url}/token`,
+      revocation_endpoint: `${this.url}/revoke`,
+      pushed_authorization_request_endpoint: `${this.url}/par`,
+      require_pushed_authorization_requests: true,
+      authorization_response_iss_parameter_supported: true,
+      client_id_metadata_document_supported: true,
+      response_types_supported: ['code'],
+      grant_types_supported: ['authorization_code', 'refresh_token'],
+      code_challenge_methods_supported: ['S256'],
+      token_endpoint_auth_methods_supported: ['none'],
+      dpop_signing_alg_values_supported: ['ES256'],
+      scopes_supported: ['atproto'],
+    }
+  }
+}

@@ -1,0 +1,312 @@
+import { Secp256k1Keypair } from '@atproto/crypto'
+import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
+import { type Did, parseDid, parseHandle } from '../../src/atproto/syntax.ts'
+import type { Fetch } from '../../src/remote/fetch.ts'
+import {
+  type DidFailure,
+  DidNotResolved,
+  Identities,
+  PdsEndpointNotFound,
+  SigningKeyNotFound,
+} from '../../src/remote/identity.ts'
+import { Clock, Directory, documentOf, loopbackFetch, method } from './directory.ts'
+
+const minute = 60_000
+const alice = parseHandle('alice.test')
+const key = (await Secp256k1Keypair.create()).did()
+const otherKey = (await Secp256k1Keypair.create()).did()
+
+let directory: Directory
+let clock: Clock
+let identities: Identities
+
+beforeEach(() => {
+  directory = new Directory()
+  clock = new Clock()
+  identities = identitiesWith({})
+})
+
+afterEach(async () => {
+  await directory[Symbol.asyncDispose]()
+})
+
+describe('a DID is not resolved', () => {
+  const forms = [
+    'did:plc:short',
+    'did:plc:AAAAAAAAAAAAAAAAAAAAAAAA',
+    'did:key:zQ3shokFTS3brHcDQrn82RUDfCZESWL1ZdCEJwekUDPQiYBme',
+    'did:web:example.com:path',
+    'did:web:example.com%2Fpath',
+    'did:web:user%40example.com',
+    'did:web:example.com%3A8443',
+    'did:example:alice',
+  ]
+  test.each(forms)('in the form %s, and nobody is asked', async (text) => {
+    expect(await failureOf(parseDid(text))).toBe('absent')
+    expect(directory.asked).toEqual([])
+  })
+
+  test('that the directory does not know, or that has a tombstone', async () => {
+    const did = directory.add({ didKey: key })
+    directory.accounts.delete(did)
+    expect(await failureOf(did)).toBe('absent')
+    const gone = directory.add({ didKey: key })
+    directory.broken = { status: 410 }
+    expect(await failureOf(gone)).toBe('absent')
+  })
+
+  test('whose document is of another DID', async () => {
+    const did = directory.add({ didKey: key, id: 'did:plc:aaaaaaaaaaaaaaaaaaaaaaaa' })
+    expect(await failureOf(did)).toBe('malformed')
+  })
+
+  test('whose document is none', async () => {
+    directory.broken = { status: 200, body: 'hello' }
+    expect(await failureOf(directory.add({}))).toBe('malformed')
+    directory.broken = { status: 200, body: '{"id": 1}' }
+    expect(await failureOf(directory.add({}))).toBe('malformed')
+  })
+
+  test('while the directory is down', async () => {
+    directory.broken = { status: 502 }
+    expect(await failureOf(directory.add({}))).toBe('unreachable')
+  })
+
+  test('of a did:web whose host is down or unknown', async () => {
+    const host = Bun.serve({
+      port: 0,
+      hostname: '127.0.0.1',
+      fetch: () => new Response(null, { status: 500 }),
+    })
+    const did = parseDid(`did:web:localhost%3A${host.port}`)
+    expect(await failureOf(did)).toBe('unreachable')
+    await host.stop(true)
+    expect(await failureOf(parseDid('did:web:nowhere.invalid'))).toBe('unreachable')
+  })
+})
+
+test('a did:web is found on its own host', async () => {
+  const host: Bun.Server<undefined> = Bun.serve({
+    port: 0,
+    hostname: '127.0.0.1',
+    fetch: (request) =>
+      new URL(request.url).pathname === '/.well-known/did.json'
+        ? Response.json(documentOf(`did:web:localhost%3A${host.port}`, { didKey: key }))
+        : new Response(null, { status: 404 }),
+  })
+  try {
+    expect(await identities.signingKey(parseDid(`did:web:localhost%3A${host.port}`))).toBe(key)
+  } finally {
+    await host.stop(true)
+  }
+})
+
+describe('memory', () => {
+  test('answers for five minutes and not for longer', async () => {
+    const did = directory.add({ didKey: key })
+    await identities.signingKey(did)
+    directory.accounts.set(did, { didKey: otherKey })
+    clock.ms += 5 * minute - 1
+    expect(await identities.signingKey(did)).toBe(key)
+    clock.ms += 1
+    expect(await identities.signingKey(did)).toBe(otherKey)
+    expect(directory.asked).toHaveLength(2)
+  })
+
+  test('answers for an hour when the directory is down, and not for longer', async () => {
+    const did = directory.add({ didKey: key })
+    await identities.signingKey(did)
+    directory.broken = { status: 500 }
+    clock.ms += 60 * minute - 1
+    expect(await identities.signingKey(did)).toBe(key)
+    clock.ms += 1
+    expect(await failureOf(did)).toBe('unreachable')
+  })
+
+  test('ends at once for a DID that is gone', async () => {
+    const did = directory.add({ didKey: key })
+    await identities.signingKey(did)
+    directory.accounts.delete(did)
+    clock.ms += 5 * minute
+    expect(await failureOf(did)).toBe('absent')
+  })
+
+  test('keeps a failure for a minute', async () => {
+    const did = directory.add({ didKey: key })
+    directory.broken = { status: 500 }
+    expect(await failureOf(did)).toBe('unreachable')
+    directory.broken = undefined
+    clock.ms += minute - 1
+    expect(await failureOf(did)).toBe('unreachable')
+    clock.ms += 1
+    expect(await identities.signingKey(did)).toBe(key)
+    expect(directory.asked).toHaveLength(2)
+  })
+
+  test('asks once for many at a time', async () => {
+    const did = directory.add({ didKey: key })
+    const found = await Promise.all(Array.from({ length: 20 }, () => identities.signingKey(did)))
+    expect(new Set(found)).toEqual(new Set([key]))
+    expect(directory.asked).toHaveLength(1)
+  })
+
+  test('has room for so many look-ups at a host and refuses more', async () => {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    directory.gate = promise
+    const dids = Array.from({ length: 65 }, () => directory.add({ didKey: key }))
+    const asked = dids.map((did) => failureOf(did))
+    expect(await asked.at(-1)).toBe('busy')
+    resolve()
+    expect(await Promise.all(asked.slice(0, -1))).toEqual(Array(64).fill(undefined))
+    const last = dids.at(-1)
+    if (last !== undefined) expect(await identities.signingKey(last)).toBe(key)
+  })
+})
+
+describe('a fresh look-up', () => {
+  test('goes past memory once a minute', async () => {
+    const did = directory.add({ didKey: key })
+    await identities.signingKey(did)
+    directory.accounts.set(did, { didKey: otherKey })
+    expect(await identities.signingKey(did, { fresh: true })).toBe(otherKey)
+    directory.accounts.set(did, { didKey: key })
+    clock.ms += minute - 1
+    expect(await identities.signingKey(did, { fresh: true })).toBe(otherKey)
+    clock.ms += 1
+    expect(await identities.signingKey(did, { fresh: true })).toBe(key)
+    expect(directory.asked).toHaveLength(3)
+  })
+
+  test('that fails says so, and leaves what is known to others', async () => {
+    const did = directory.add({ didKey: key })
+    await identities.signingKey(did)
+    directory.broken = { status: 500 }
+    for (let i = 0; i < 3; i++) expect(await failureOf(did, true)).toBe('unreachable')
+    expect(await identities.signingKey(did)).toBe(key)
+    expect(directory.asked).toHaveLength(2)
+  })
+})
+
+describe('a document', () => {
+  test('without an #atproto key has no signing key, whatever other keys it has', async () => {
+    const did = directory.add({})
+    directory.broken = {
+      status: 200,
+      body: JSON.stringify({
+        ...documentOf(did, {}),
+        verificationMethod: [
+          method(did, 'other', key),
+          method('did:plc:aaaaaaaaaaaaaaaaaaaaaaaa', 'atproto', key),
+          { id: '#atproto_pns', type: 'Multikey', controller: did, publicKeyMultibase: key },
+        ],
+      }),
+    }
+    expect(await errorOf(identities.signingKey(did))).toBeInstanceOf(SigningKeyNotFound)
+  })
+
+  test('with a broken #atproto key has no signing key', async () => {
+    for (const didKey of ['did:key:zzzz', 'did:key:', key.slice(0, -5), 'did:key:0OIl']) {
+      const did = directory.add({ didKey })
+      expect(await errorOf(identities.signingKey(did))).toBeInstanceOf(SigningKeyNotFound)
+    }
+  })
+
+  const noOrigins = ['https://pds.test/path', 'https://a:b@pds.test', 'ftp://pds.test', 'pds.test']
+  test.each([undefined, ...noOrigins])('with the endpoint %p names no PDS', async (pds) => {
+    const did = directory.add(pds === undefined ? {} : { pds })
+    expect(await errorOf(identities.pdsEndpoint(did))).toBeInstanceOf(PdsEndpointNotFound)
+  })
+
+  test('gives the PDS as an origin, and the handle in lower case', async () => {
+    const did = directory.add({ pds: 'https://PDS.test/', handle: 'Alice.test' })
+    expect(await identities.pdsEndpoint(did)).toBe('https://pds.test')
+    expect(await identities.handle(did)).toBe(alice)
+    expect(await identities.handle(directory.add({ handle: 'no handle' }))).toBeUndefined()
+  })
+})
+
+describe('a handle', () => {
+  test('that its DID does not name in turn leads nowhere', async () => {
+    const did = directory.add({ handle: 'bob.test' })
+    expect(await byDns([`did=${did}`]).resolveHandle(alice)).toBeUndefined()
+  })
+
+  test('that leads to an unknown DID is an error with a name', async () => {
+    const lost = byDns(['did=did:plc:aaaaaaaaaaaaaaaaaaaaaaaa']).resolveHandle(alice)
+    expect(await errorOf(lost)).toBeInstanceOf(DidNotResolved)
+  })
+
+  test('with two DIDs in DNS, or none that is one, leads nowhere', async () => {
+    const did = directory.add({ handle: alice })
+    const other = directory.add({ handle: alice })
+    for (const records of [[`did=${did}`, `did=${other}`], ['did=nonsense'], [did], []]) {
+      expect(await byDns(records).resolveHandle(alice)).toBeUndefined()
+    }
+  })
+
+  test('is found in DNS first', async () => {
+    const did = directory.add({ handle: alice })
+    const other = directory.add({ handle: alice })
+    expect(await byDns([`did=${did}`], other).resolveHandle(alice)).toBe(did)
+  })
+
+  test('is found on its own host when DNS has nothing', async () => {
+    const did = directory.add({ handle: alice })
+    expect(await byDns([], ` ${did}\n`).resolveHandle(alice)).toBe(did)
+    expect(await byDns([], '<html>').resolveHandle(alice)).toBeUndefined()
+  })
+
+  test('is asked for at the given server instead, when there is one', async () => {
+    const did = directory.add({ handle: alice })
+    const server = Bun.serve({
+      port: 0,
+      hostname: '127.0.0.1',
+      fetch: (request) =>
+        new URL(request.url).searchParams.get('handle') === alice
+          ? Response.json({ did })
+          : Response.json({ error: 'InvalidRequest' }, { status: 400 }),
+    })
+    const there = identitiesWith({ handleResolverUrl: `http://127.0.0.1:${server.port}` })
+    expect(await there.resolveHandle(alice)).toBe(did)
+    expect(await there.resolveHandle(parseHandle('bob.test'))).toBeUndefined()
+    await server.stop(true)
+  })
+
+  test('that its DID took on since it was last looked at is found', async () => {
+    const did = directory.add({ handle: 'old.test' })
+    const here = byDns([`did=${did}`])
+    await here.handle(did)
+    directory.accounts.set(did, { handle: alice })
+    expect(await here.resolveHandle(alice)).toBe(did)
+  })
+})
+
+function identitiesWith(more: Partial<ConstructorParameters<typeof Identities>[0]>): Identities {
+  return new Identities({ plcUrl: directory.url, fetch: loopbackFetch, now: clock.now, ...more })
+}
+
+/** Handles by these TXT records, and by this text at the well-known path of their host. */
+function byDns(records: readonly string[], wellKnown?: string): Identities {
+  const fetch: Fetch = async (input, init) => {
+    const url = new URL(input instanceof Request ? input.url : input)
+    if (url.href !== `https://${alice}/.well-known/atproto-did`) return loopbackFetch(input, init)
+    return new Response(wellKnown ?? 'not found', { status: wellKnown === undefined ? 404 : 200 })
+  }
+  return identitiesWith({ fetch, resolveTxt: async () => records.map(inChunks) })
+}
+
+function inChunks(text: string): string[] {
+  return [text.slice(0, 8), text.slice(8)]
+}
+
+async function failureOf(did: Did, fresh = false): Promise<DidFailure | undefined> {
+  const error = await errorOf(identities.document(did, { fresh }))
+  return error instanceof DidNotResolved ? error.failure : undefined
+}
+
+async function errorOf(promise: Promise<unknown>): Promise<unknown> {
+  return promise.then(
+    () => undefined,
+    (error: unknown) => error,
+  )
+}
