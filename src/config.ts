@@ -119,6 +119,10 @@ const variables = {
     shown: 'none',
     example: 'mail@example.com',
   }),
+  storage: variable('STORAGE_BACKEND', 'sqlite', oneOf('sqlite'), {
+    text: 'Where data are kept: sqlite is the only one yet.',
+    example: 'sqlite',
+  }),
   logLevel: variable('LOG_LEVEL', 'info', oneOf('debug', 'info', 'warn', 'error', 'silent'), {
     text: 'Least severe log line that is written.',
     example: 'debug',
@@ -137,15 +141,13 @@ export interface Config extends Values {
   readonly boundaries: readonly string[]
   /** Qualified boundaries that new people get. */
   readonly newBoundaries: readonly string[]
-  /** Whether the service listens on loopback and its public URL is there too. */
-  readonly loopback: boolean
-  /** Settings that fell back to a development identity, and names that are not ours. */
+  /** What the operator should know at the start. */
   readonly warnings: readonly string[]
 }
 
 /** @throws ConfigError with one line for each bad variable */
 export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
-  const problems: string[] = []
+  const problems = strangers(env)
   const values: Record<string, unknown> = {}
   for (const [key, entry] of Object.entries(variables)) {
     const text = env[entry.name]
@@ -158,7 +160,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
   }
   if (problems.length > 0) throw new ConfigError(problems)
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- each by its own reader
-  return complete(values as unknown as Values, env)
+  return complete(values as unknown as Values)
 }
 
 /** What stops the start: each problem names its variable, what is wrong, and an example. */
@@ -190,7 +192,7 @@ export function isLoopbackHost(host: string): boolean {
   return bare === 'localhost' || bare === '::1' || /^127(\.\d{1,3}){3}$/.test(bare)
 }
 
-function complete(values: Values, env: Readonly<Record<string, string | undefined>>): Config {
+function complete(values: Values): Config {
   const problems: string[] = []
   const listensOnLoopback = isLoopbackHost(values.host)
   if (values.publicUrl === '' && !listensOnLoopback) {
@@ -207,8 +209,7 @@ function complete(values: Values, env: Readonly<Record<string, string | undefine
         `for example ${variables.publicUrl.name}=${variables.publicUrl.example}`,
     )
   }
-  const loopback = listensOnLoopback && isLoopbackHost(publicHost.hostname)
-  if (values.devMode && !loopback) {
+  if (values.devMode && !(listensOnLoopback && isLoopbackHost(publicHost.hostname))) {
     problems.push(
       `${variables.devMode.name} works on loopback only: unset it, or unset ` +
         `${variables.host.name} and ${variables.publicUrl.name}`,
@@ -230,17 +231,13 @@ function complete(values: Values, env: Readonly<Record<string, string | undefine
     )
   }
   if (problems.length > 0) throw new ConfigError(problems)
-  const warnings = [
-    ...strangers(env),
-    ...(values.publicUrl === '' ? [developmentIdentity(publicUrl)] : []),
-  ]
+  const warnings = values.publicUrl === '' ? [developmentIdentity(publicUrl)] : []
   return Object.freeze({
     ...values,
     publicUrl,
     serviceDid,
     boundaries,
     newBoundaries,
-    loopback,
     warnings,
   })
 }
@@ -252,12 +249,12 @@ function developmentIdentity(publicUrl: string): string {
   )
 }
 
-/** A misspelt variable would otherwise be a setting that silently does nothing. */
+/** A misspelt or unsupported setting must not silently do nothing: it may be one that protects. */
 function strangers(env: Readonly<Record<string, string | undefined>>): string[] {
   const known = new Set<string>(Object.values(variables).map(({ name }) => name))
   return Object.keys(env)
     .filter((name) => name.startsWith('STRATOS_') && !known.has(name))
-    .map((name) => `${name} is not a variable of this program and does nothing`)
+    .map((name) => `${name} is not a variable of this program: unset it, or see "stratos help"`)
 }
 
 function variable<Value, const Fallback>(
