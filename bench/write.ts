@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { verifyRepoCar } from '@atproto/repo'
 import { type Did, parseDid } from '../src/atproto/syntax.ts'
 import { freePort } from '../test/kit/port.ts'
+import { isFields, textOf } from '../test/kit/xrpc.ts'
 import { seed } from '../test/kit/seed.ts'
 
 /**
@@ -133,10 +134,9 @@ async function create({ url, serviceDid }: Target, did: Did): Promise<void> {
       },
     }),
   })
-  const answer = (await response.json()) as { readonly commit?: { readonly cid?: string } }
-  if (!response.ok || answer.commit?.cid === undefined) {
-    throw new Error(`${response.status} ${JSON.stringify(answer)}`)
-  }
+  const answer: unknown = await response.json()
+  if (response.ok && isFields(answer) && isFields(answer['commit'])) return
+  throw new Error(`${response.status} ${JSON.stringify(answer)}`)
 }
 
 /** A fast wrong answer fails: every repo that was written to must verify and be complete. */
@@ -147,7 +147,9 @@ async function verify(target: Target, written: ReadonlyMap<Did, number>): Promis
     const status = await fetch(`${target.url}/xrpc/zone.stratos.enrollment.status?did=${did}`, {
       headers,
     })
-    const { signingKey } = (await status.json()) as { readonly signingKey: string }
+    const enrollment: unknown = await status.json()
+    if (!isFields(enrollment)) throw new Error(`no status of ${did}`)
+    const signingKey = textOf(enrollment, 'signingKey')
     const car = await fetch(`${target.url}/xrpc/zone.stratos.sync.getRepo?did=${did}`, { headers })
     const repo = await verifyRepoCar(await car.bytes(), did, signingKey)
     if (repo.creates.length !== count) {

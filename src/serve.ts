@@ -204,7 +204,8 @@ function doors(parts: Parts, { log, version }: Surroundings): Server {
   const xrpc = new Xrpc({ methods, schemas, credentials, log, checkOutput: config.devMode })
   const signIn = new SignIn({ ...parts, scope: scopeFor(privateCollections), log })
   const documents = publicDocuments({ ...parts, clientMetadata: oauth.clientMetadata })
-  return new Server({ config, version, xrpc, signIn, documents, log })
+  const components = () => ({ outbox: parts.outbox.counts() })
+  return new Server({ config, version, xrpc, signIn, documents, components, log })
 }
 
 /** Takes up what the process before this one left undone. */

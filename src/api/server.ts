@@ -15,6 +15,8 @@ interface Parts {
   readonly xrpc: Xrpc
   readonly signIn: SignIn
   readonly documents: Readonly<Record<string, () => Response>>
+  /** Component states for /health. */
+  readonly components: () => object
   readonly log: Log
 }
 
@@ -126,7 +128,8 @@ export class Server {
   #health(): object {
     const { version, config } = this.#parts
     const state = this.#draining ? 'draining' : 'ok'
-    return { version, status: state, developmentMode: config.devMode }
+    const { devMode: developmentMode } = config
+    return { version, status: state, developmentMode, ...this.#parts.components() }
   }
 
   /** The server listens only once its stores are open and migrated. */

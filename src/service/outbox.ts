@@ -87,6 +87,12 @@ export class Outbox {
     }
   }
 
+  /** How many actors have work, and how many of them wait for a sign-in. */
+  counts(): { readonly waiting: number; readonly parked: number } {
+    const parked = [...this.#actors.values()].filter(({ state }) => state === 'parked').length
+    return { waiting: this.#actors.size, parked }
+  }
+
   /** The person has signed in again: what waited for that goes on. */
   resume(did: Did): void {
     const actor = this.#actors.get(did)

@@ -23,7 +23,10 @@ export async function migrateSqlite(database: Sqlite, migrations: Migrations): P
   for (const step of steps) {
     if (step.version <= present) continue
     try {
-      database.script(`begin immediate; ${step.sql}; pragma user_version = ${step.version}; commit`)
+      // On lines of their own: a text may end in a comment, which would hide what follows it.
+      database.script(
+        `begin immediate;\n${step.sql}\n;pragma user_version = ${step.version};commit`,
+      )
     } catch (error) {
       database.undo()
       throw new MigrationError(`migration ${step.name} failed`, { cause: error })

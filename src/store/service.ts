@@ -18,9 +18,9 @@ export interface Enrollment {
   readonly boundaries: readonly string[]
 }
 
-const selectEnrollment = `select did, "pdsEndpoint", "signingKey", rkey, "enrolledAt", active, scope
-  from enrollment where did = $1`
-const selectBoundaries = 'select boundary from enrollment_boundary where did = $1 order by boundary'
+const selectEnrollment = `select e."pdsEndpoint", e."signingKey", e.rkey, e."enrolledAt", e.active,
+  e.scope, b.boundary from enrollment e left join enrollment_boundary b on b.did = e.did
+  where e.did = $1 order by b.boundary`
 const upsertEnrollment = `insert into enrollment
   (did, "pdsEndpoint", "signingKey", rkey, "enrolledAt", active, scope, "recordDue")
   values ($1, $2, $3, $4, $5, 1, $6, 0)
@@ -43,15 +43,13 @@ export class ServiceStore {
   }
 
   async enrollment(did: Did): Promise<Enrollment | undefined> {
-    type Row = Omit<Enrollment, 'active' | 'boundaries'> & { active: number }
-    const [row] = await this.#sql.all<Row>(selectEnrollment, did)
-    if (row === undefined) return undefined
-    const boundaries = await this.#sql.all<{ boundary: string }>(selectBoundaries, did)
-    return {
-      ...row,
-      active: row.active === 1,
-      boundaries: boundaries.map(({ boundary }) => boundary),
-    }
+    // One row for each boundary, with the rest repeated; one row when there is none.
+    const rows = await this.#sql.all<EnrollmentRow>(selectEnrollment, did)
+    const [first] = rows
+    if (first === undefined) return undefined
+    const { boundary: _, active, ...facts } = first
+    const boundaries = rows.flatMap(({ boundary }) => (boundary === null ? [] : [boundary]))
+    return { did, ...facts, active: active === 1, boundaries }
   }
 
   /** Everybody who ever enrolled and has not left, in the order of DIDs after `after`. */
@@ -163,6 +161,11 @@ export class ServiceStore {
       on conflict (name) do update set value = excluded.value`
     await this.#sql.run([{ sql, args: [stopped] }])
   }
+}
+
+type EnrollmentRow = Omit<Enrollment, 'did' | 'active' | 'boundaries'> & {
+  readonly active: number
+  readonly boundary: string | null
 }
 
 /** A sign-in must come back within this time. */

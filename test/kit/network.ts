@@ -1,0 +1,174 @@
+import { rm } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
+
+import { installNetwork, nodeCommand } from '../network/install.ts'
+import { Child } from './child.ts'
+import { freePort } from './port.ts'
+import { type Answer, isFields, listOf, textOf, xrpc } from './xrpc.ts'
+
+/** An account on the development PDS, with a session of it. */
+export interface Account {
+  readonly did: string
+  readonly handle: string
+  readonly password: string
+  readonly accessJwt: string
+}
+
+/** A record as the PDS shows it to everybody. */
+export interface PublicRecord {
+  readonly uri: string
+  readonly cid: string
+  readonly value: Readonly<Record<string, unknown>>
+}
+
+const folder = fileURLToPath(new URL('../network/', import.meta.url))
+/** Loading the PDS takes two seconds on an idle machine. */
+const startMs = 60_000
+
+/**
+ * A PLC directory and a PDS, each a process of its own, on loopback. Accounts live as long as it
+ * does; the PDS alone may be killed and started again on the same data and port.
+ */
+export class Network implements AsyncDisposable {
+  readonly plcUrl: string
+  readonly pdsUrl: string
+  readonly #node: string
+  readonly #plc: Child
+  #pds: Child
+  readonly #pdsData: string
+
+  private constructor(node: string, plc: Running, pds: Running) {
+    this.#node = node
+    this.#plc = plc.child
+    this.#pds = pds.child
+    this.#pdsData = textOf(pds.facts, 'data')
+    this.plcUrl = textOf(plc.facts, 'url')
+    this.pdsUrl = textOf(pds.facts, 'url')
+  }
+
+  /** Installs the packages first when they are missing. */
+  static async start(): Promise<Network> {
+    await installNetwork()
+    const node = await nodeCommand()
+    const plcPort = await freePort()
+    const plc = spawn(node, ['plc.mjs', '--port', `${plcPort}`])
+    const pds = spawn(node, ['pds.mjs', '--plc', `http://127.0.0.1:${plcPort}`])
+    try {
+      return new Network(node, await running(plc), await running(pds))
+    } catch (cause) {
+      await Promise.all([plc.kill(), pds.kill()])
+      throw new Error('the development network did not start', { cause })
+    }
+  }
+
+  /** @param name becomes the handle `{name}.test`; at least three letters */
+  async createAccount(name: string): Promise<Account> {
+    const handle = `${name}.test`
+    const password = crypto.randomUUID()
+    const input = { handle, password, email: `${name}@mail.test` }
+    const { body } = expectOk(
+      await xrpc(this.pdsUrl, 'com.atproto.server.createAccount', { input }),
+    )
+    return { handle, password, did: textOf(body, 'did'), accessJwt: textOf(body, 'accessJwt') }
+  }
+
+  /** A service-auth token, asked for as any client of the account would. */
+  async serviceAuth(account: Account, claims: ServiceAuthClaims): Promise<string> {
+    const { body } = expectOk(
+      await xrpc(this.pdsUrl, 'com.atproto.server.getServiceAuth', {
+        params: { ...claims },
+        authorization: `Bearer ${account.accessJwt}`,
+      }),
+    )
+    return textOf(body, 'token')
+  }
+
+  /** A record in the public repo, read without credentials. */
+  async getRecord(at: RecordAddress): Promise<PublicRecord | undefined> {
+    const answer = await xrpc(this.pdsUrl, 'com.atproto.repo.getRecord', { params: { ...at } })
+    if (answer.body['error'] === 'RecordNotFound') return undefined
+    return publicRecord(expectOk(answer).body)
+  }
+
+  /** Up to 100 records of a public collection, newest first. */
+  async listRecords(repo: string, collection: string): Promise<PublicRecord[]> {
+    const params = { repo, collection, limit: 100 }
+    const answer = await xrpc(this.pdsUrl, 'com.atproto.repo.listRecords', { params })
+    return listOf(expectOk(answer).body, 'records').map(publicRecord)
+  }
+
+  /** Ends the PDS by `kill -9`; connections to it are then refused. */
+  async killPds(): Promise<void> {
+    await this.#pds.kill()
+  }
+
+  /** Starts it again after `killPds`, on the same data and port. */
+  async restartPds(): Promise<void> {
+    const port = new URL(this.pdsUrl).port
+    const resumed = ['--port', port, '--resume', this.#pdsData]
+    this.#pds = spawn(this.#node, ['pds.mjs', '--plc', this.plcUrl, ...resumed])
+    await running(this.#pds)
+  }
+
+  /** From now on the PDS writes into repos as it is asked to, but nobody gets an answer. */
+  async mutePds(): Promise<void> {
+    await this.#pds.tell('mute')
+  }
+
+  async unmutePds(): Promise<void> {
+    await this.#pds.tell('speak')
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all([this.#pds.stop(), this.#plc.stop()])
+    // A PDS that ends in order has done so; a killed one could not.
+    await rm(this.#pdsData, { recursive: true, force: true })
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop()
+  }
+}
+
+/** `aud` is a service's DID; `exp` is in seconds since 1970, a minute ahead when absent. */
+export interface ServiceAuthClaims {
+  readonly aud: string
+  readonly lxm: string
+  readonly exp?: number
+}
+
+export interface RecordAddress {
+  readonly repo: string
+  readonly collection: string
+  readonly rkey: string
+}
+
+interface Running {
+  readonly child: Child
+  readonly facts: Readonly<Record<string, unknown>>
+}
+
+function spawn(node: string, command: readonly string[]): Child {
+  return new Child({
+    command: [node, '--disable-warning=ExperimentalWarning', ...command],
+    cwd: folder,
+    watchesStdin: true,
+  })
+}
+
+async function running(child: Child): Promise<Running> {
+  const facts: unknown = JSON.parse(await child.firstLine(startMs))
+  if (!isFields(facts)) throw new Error(`it announced no facts: ${child.output}`)
+  return { child, facts }
+}
+
+function expectOk(answer: Answer): Answer {
+  if (answer.status === 200) return answer
+  throw new Error(`the PDS answered ${answer.status} ${JSON.stringify(answer.body)}`)
+}
+
+function publicRecord(fields: Readonly<Record<string, unknown>>): PublicRecord {
+  const value = fields['value']
+  if (!isFields(value)) throw new Error(`expected a record: ${JSON.stringify(fields)}`)
+  return { uri: textOf(fields, 'uri'), cid: textOf(fields, 'cid'), value }
+}
