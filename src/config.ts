@@ -1,17 +1,17 @@
+import { KeyError, ServiceKey } from './atproto/keys.ts'
 import { isDid } from './atproto/syntax.ts'
-import { boundaryCharsMax, qualifyBoundary } from './service/boundary.ts'
-
-/** One environment variable: how it is read, what stands in for it, and what to tell people. */
-interface Variable<Value> {
-  readonly name: string
-  readonly fallback: Value
-  /** How the fallback is shown, where the value itself says too little. */
-  readonly shown?: string
-  readonly text: string
-  readonly example: string
-  /** @throws Error whose message says what is wrong */
-  read(text: string): Value
-}
+import {
+  between,
+  listOf,
+  oneOf,
+  readBoolean,
+  readNetwork,
+  readOrigin,
+  readText,
+  type Variable,
+  variable,
+} from './lib/settings.ts'
+import { boundariesOfPersonMax, boundaryCharsMax, qualifyBoundary } from './service/boundary.ts'
 
 /** Every setting: the one place for names, defaults, units and meanings. */
 const variables = {
@@ -110,6 +110,10 @@ const variables = {
     text: 'Refused credentials of one address a minute; beyond it 429 before any is checked.',
     example: '300',
   }),
+  trustedProxies: variable('STRATOS_TRUSTED_PROXIES', [], listOf(readNetwork), {
+    text: 'Networks of your reverse proxies, whose X-Forwarded-For tells the address of a caller.',
+    example: '127.0.0.1/32,10.0.0.0/8',
+  }),
   clientName: variable('STRATOS_OAUTH_CLIENT_NAME', 'Stratos', readText, {
     text: 'Name that the PDS shows when it asks a person for consent.',
     example: 'Our community',
@@ -148,19 +152,31 @@ export interface Config extends Values {
 /** @throws ConfigError with one line for each bad variable */
 export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
   const problems = strangers(env)
+  const bad = new Set<string>()
   const values: Record<string, unknown> = {}
   for (const [key, entry] of Object.entries(variables)) {
     const text = env[entry.name]
+    values[key] = entry.fallback
     try {
-      values[key] = text === undefined ? entry.fallback : entry.read(text.trim())
+      if (text !== undefined) values[key] = entry.read(text.trim())
     } catch (error) {
-      const why = error instanceof Error ? error.message : String(error)
-      problems.push(`${entry.name} ${why}; for example ${entry.name}=${entry.example}`)
+      bad.add(entry.name)
+      problems.push(problem(entry, error instanceof Error ? error.message : String(error)))
     }
   }
-  if (problems.length > 0) throw new ConfigError(problems)
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- each by its own reader
-  return complete(values as unknown as Values)
+  const given = values as unknown as Values
+  const config = complete(given)
+  // Nothing is said of a fallback that stands in for a bad value.
+  for (const { at, why, because } of conflicts(given, config)) {
+    if (![at, ...because].some(({ name }) => bad.has(name))) problems.push(problem(at, why))
+  }
+  if (problems.length > 0) throw new ConfigError(problems)
+  return config
+}
+
+function problem({ name, example }: Pick<Variable<unknown>, 'name' | 'example'>, why: string) {
+  return `${name} ${why}; for example ${name}=${example}`
 }
 
 /** What stops the start: each problem names its variable, what is wrong, and an example. */
@@ -193,53 +209,70 @@ export function isLoopbackHost(host: string): boolean {
 }
 
 function complete(values: Values): Config {
-  const problems: string[] = []
-  const listensOnLoopback = isLoopbackHost(values.host)
-  if (values.publicUrl === '' && !listensOnLoopback) {
-    problems.push(
-      `${variables.publicUrl.name} must be set when ${variables.host.name} is not loopback; ` +
-        `for example ${variables.publicUrl.name}=${variables.publicUrl.example}`,
-    )
-  }
   const publicUrl = values.publicUrl || `http://localhost:${values.port}`
-  const publicHost = new URL(publicUrl)
-  if (publicHost.protocol !== 'https:' && !isLoopbackHost(publicHost.hostname)) {
-    problems.push(
-      `${variables.publicUrl.name} must be https beyond loopback; ` +
-        `for example ${variables.publicUrl.name}=${variables.publicUrl.example}`,
-    )
-  }
-  if (values.devMode && !(listensOnLoopback && isLoopbackHost(publicHost.hostname))) {
-    problems.push(
-      `${variables.devMode.name} works on loopback only: unset it, or unset ` +
-        `${variables.host.name} and ${variables.publicUrl.name}`,
-    )
-  }
-  const serviceDid = values.serviceDid || `did:web:${encodeURIComponent(publicHost.host)}`
+  const serviceDid = values.serviceDid || `did:web:${encodeURIComponent(new URL(publicUrl).host)}`
   const qualified = (names: readonly string[]) =>
     names.map((name) => qualifyBoundary(serviceDid, name))
   const boundaries = qualified(values.domains)
-  for (const name of boundaries) {
-    if (name.length <= boundaryCharsMax) continue
-    problems.push(`${variables.domains.name} makes ${name}, over ${boundaryCharsMax} characters`)
-  }
   const newBoundaries = values.autoEnroll === null ? boundaries : qualified(values.autoEnroll)
-  for (const name of newBoundaries) {
-    if (boundaries.includes(name)) continue
-    problems.push(
-      `${variables.autoEnroll.name} names ${name}, which ${variables.domains.name} lacks`,
-    )
+  const warnings = warningsOf(values, publicUrl)
+  return Object.freeze({ ...values, publicUrl, serviceDid, boundaries, newBoundaries, warnings })
+}
+
+const loopbackNames: ReadonlySet<string> = new Set(['localhost', '127.0.0.1'])
+
+/** What is wrong with a variable only because of others. */
+interface Conflict {
+  readonly at: Pick<Variable<unknown>, 'name' | 'example'>
+  readonly why: string
+  readonly because: readonly Pick<Variable<unknown>, 'name'>[]
+}
+
+function conflicts(given: Values, config: Config): Conflict[] {
+  const { host, publicUrl, serviceDid, devMode, domains, autoEnroll } = variables
+  const found: Conflict[] = []
+  const listensOnLoopback = isLoopbackHost(config.host)
+  if (given.publicUrl === '' && !listensOnLoopback) {
+    const why = `must be set when ${host.name} is not loopback`
+    found.push({ at: publicUrl, why, because: [host] })
   }
-  if (problems.length > 0) throw new ConfigError(problems)
-  const warnings = values.publicUrl === '' ? [developmentIdentity(publicUrl)] : []
-  return Object.freeze({
-    ...values,
-    publicUrl,
-    serviceDid,
-    boundaries,
-    newBoundaries,
-    warnings,
-  })
+  const { protocol, hostname } = new URL(config.publicUrl)
+  if (protocol !== 'https:' && !isLoopbackHost(hostname)) {
+    found.push({ at: publicUrl, why: 'must be https beyond loopback', because: [] })
+  }
+  if (protocol === 'http:' && !loopbackNames.has(hostname)) {
+    const why = 'must be at localhost or 127.0.0.1 when it is http: a PDS returns to no other'
+    if (isLoopbackHost(hostname)) found.push({ at: publicUrl, why, because: [] })
+  }
+  if (config.newBoundaries.length > boundariesOfPersonMax) {
+    const why = `must name the boundaries of new people: at most ${boundariesOfPersonMax}`
+    found.push({ at: autoEnroll, why, because: [domains] })
+  }
+  if (config.devMode && !(listensOnLoopback && isLoopbackHost(hostname))) {
+    const why = `works on loopback only: unset it, or unset ${host.name} and ${publicUrl.name}`
+    const at = { name: devMode.name, example: 'false' }
+    found.push({ at, why, because: [host, publicUrl] })
+  }
+  for (const name of config.boundaries) {
+    if (name.length <= boundaryCharsMax) continue
+    const why = `makes ${name}, over ${boundaryCharsMax} characters`
+    found.push({ at: domains, why, because: [serviceDid, publicUrl] })
+  }
+  for (const name of config.newBoundaries) {
+    if (config.boundaries.includes(name)) continue
+    const why = `names ${name}, which ${domains.name} lacks`
+    found.push({ at: autoEnroll, why, because: [domains] })
+  }
+  return found
+}
+
+function warningsOf(values: Values, publicUrl: string): string[] {
+  if (values.publicUrl === '') return [developmentIdentity(publicUrl)]
+  if (!publicUrl.startsWith('https:') || values.trustedProxies.length > 0) return []
+  return [
+    `${variables.trustedProxies.name} is not set: behind a proxy all callers have one address, ` +
+      'and share its limits',
+  ]
 }
 
 function developmentIdentity(publicUrl: string): string {
@@ -255,50 +288,6 @@ function strangers(env: Readonly<Record<string, string | undefined>>): string[] 
   return Object.keys(env)
     .filter((name) => name.startsWith('STRATOS_') && !known.has(name))
     .map((name) => `${name} is not a variable of this program: unset it, or see "stratos help"`)
-}
-
-function variable<Value, const Fallback>(
-  name: string,
-  fallback: Fallback,
-  read: (text: string) => Value,
-  rest: { text: string; example: string; shown?: string },
-): Variable<Value | Fallback> {
-  return { name, fallback, read, ...rest }
-}
-
-function readText(text: string): string {
-  if (text === '') throw new Error('must not be empty')
-  return text
-}
-
-function readBoolean(text: string): boolean {
-  if (text === 'true' || text === '1') return true
-  if (text === 'false' || text === '0') return false
-  throw new Error(`must be true, false, 1 or 0, not ${JSON.stringify(text)}`)
-}
-
-function between(least: number, most: number): (text: string) => number {
-  return (text) => {
-    const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN
-    if (value >= least && value <= most) return value
-    throw new Error(`must be a whole number from ${least} to ${most}, not ${JSON.stringify(text)}`)
-  }
-}
-
-function oneOf<const Choice extends string>(...choices: Choice[]): (text: string) => Choice {
-  return (text) => {
-    const choice = choices.find((one) => one === text)
-    if (choice !== undefined) return choice
-    throw new Error(`must be ${choices.join(' or ')}, not ${JSON.stringify(text)}`)
-  }
-}
-
-function listOf(read: (text: string) => string): (text: string) => readonly string[] {
-  return (text) => {
-    const values = text === '' ? [] : text.split(',').map((part) => read(part.trim()))
-    if (new Set(values).size !== values.length) throw new Error('names a value twice')
-    return values
-  }
 }
 
 function readName(text: string): string {
@@ -318,18 +307,12 @@ function readServiceDid(text: string): string {
   throw new Error(`must be a did:web, not ${JSON.stringify(text)}`)
 }
 
-function readOrigin(text: string): string {
-  const url = URL.canParse(text) ? new URL(text) : undefined
-  const web = url?.protocol === 'https:' || url?.protocol === 'http:'
-  if (url !== undefined && web && (text === url.origin || text === `${url.origin}/`)) {
-    return url.origin
-  }
-  throw new Error(`must be a URL of scheme and host alone, not ${JSON.stringify(text)}`)
-}
-
 function readFragment(text: string): string {
-  if (/^[a-z0-9_-]{1,64}$/i.test(text)) return text
-  throw new Error('must be 1 to 64 letters, digits, dashes and underscores')
+  const taken = text === 'atproto' || text === 'stratos'
+  if (/^[a-z0-9_-]{1,64}$/i.test(text) && !taken) return text
+  throw new Error(
+    'must be 1 to 64 letters, digits, dashes and underscores, but not atproto or stratos',
+  )
 }
 
 const secretCharsMin = 16
@@ -340,7 +323,12 @@ function readSecret(text: string): string {
   throw new Error(`must have at least ${secretCharsMin} characters`)
 }
 
+/** Nor does the key. */
 function readKeyHex(text: string): string {
-  if (/^[0-9a-f]{64}$/i.test(text)) return text
-  throw new Error('must be 64 hex digits')
+  try {
+    return ServiceKey.import(text).exportHex()
+  } catch (error) {
+    if (!(error instanceof KeyError)) throw error
+    throw new Error('must be 64 hex digits that are a key of secp256k1', { cause: error })
+  }
 }

@@ -68,13 +68,26 @@ function fail(message: string): never {
   process.exit(1)
 }
 
+/** What the operator can put right; undefined for what is a fault of ours. */
+function hintFor(error: Error): string | undefined {
+  if ('code' in error && error.code === 'SQLITE_BUSY') {
+    return 'another process uses the data folder; stop it, or set STRATOS_DATA_DIR to another folder'
+  }
+  if ('syscall' in error && (error.syscall === 'listen' || error.syscall === 'getaddrinfo')) {
+    return `${error.message}: set STRATOS_HOST to an address of this machine, STRATOS_PORT to a free port`
+  }
+  if ('syscall' in error && 'path' in error) {
+    return `${error.message}: set STRATOS_DATA_DIR to a folder that this program may write to`
+  }
+  return undefined
+}
+
 try {
   await main(process.argv[2])
 } catch (error) {
   if (error instanceof ConfigError) fail(error.problems.join('\n'))
   if (error instanceof MigrationError) fail(error.message)
-  if (error instanceof Error && 'code' in error && error.code === 'SQLITE_BUSY') {
-    fail('another process uses the data folder; stop it, or set STRATOS_DATA_DIR to another folder')
-  }
+  const hint = error instanceof Error ? hintFor(error) : undefined
+  if (hint !== undefined) fail(hint)
   throw error
 }

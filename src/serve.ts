@@ -24,6 +24,7 @@ import { missingScopes, scopeFor } from './remote/oauth-client.ts'
 import { OAuth } from './remote/oauth.ts'
 import { Pds } from './remote/pds.ts'
 import { privateCollections } from './service/collections.ts'
+import { Background } from './service/background.ts'
 import { Enrollments } from './service/enrollment.ts'
 import { Outbox } from './service/outbox.ts'
 import { sweepAbandoned } from './service/sweep.ts'
@@ -72,7 +73,7 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
   const outbox = new Outbox({ store, call, pds, service, log })
   const enrollments = new Enrollments(
     { ...config, mode: config.enrollmentMode },
-    { store, call, outbox, key },
+    { store, call, outbox, key, log },
   )
   const parts = { config, rules, schemas, store, key, identities, oauth, call, outbox, enrollments }
   const server = doors(parts, around)
@@ -84,14 +85,14 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
     dataDir: config.dataDir,
     developmentMode: config.devMode,
   })
-  const resumed = resume({ clean, store, outbox, enrollments }, log)
+  const background = new Background({ clean, store, outbox, enrollments, log })
   return {
     stop: async () => {
       await server.drain()
-      await resumed
+      const swept = await background.stop()
       await outbox.stop()
       await pool.close()
-      await store.end()
+      await store.end(swept)
     },
   }
 }
@@ -208,32 +209,8 @@ function doors(parts: Parts, { log, version }: Surroundings): Server {
   return new Server({ config, version, xrpc, signIn, documents, components, log })
 }
 
-/** Takes up what the process before this one left undone. */
-async function resume(
-  left: { clean: boolean; store: ServiceStore; outbox: Outbox; enrollments: Enrollments },
-  log: Log,
-): Promise<void> {
-  try {
-    await left.outbox.start()
-    await left.enrollments.queueDueRecords('start')
-    if (left.clean) return
-    log.info('outbox.sweep.started')
-    for (let after = ''; ;) {
-      const page = await left.store.enrolledDids(after, sweepPage)
-      for (const did of page) await left.outbox.look(did)
-      const last = page.at(-1)
-      if (last === undefined) break
-      after = last
-    }
-    log.info('outbox.sweep.done')
-  } catch (error) {
-    log.error('resume.failed', { error })
-  }
-}
-
 /** Decoded trees of all shards together, by estimate. */
 const treeBytesMax = 64 * 1024 * 1024
 const remoteTimeoutMs = 10_000
 /** No document, token or record that we ask for comes near. */
 const remoteBytesMax = 2 * 1024 * 1024
-const sweepPage = 500

@@ -1,7 +1,7 @@
 import { invalidRequest, XrpcError } from '../atproto/errors.ts'
 
 /** Bytes of a JSON body. @see protocol.md, section 5 */
-export const bodyBytesMax = 1024 * 1024
+const bodyBytesMax = 1024 * 1024
 
 /**
  * The JSON of a request, never more of it in memory than the limit.
@@ -12,7 +12,12 @@ export async function readJson(request: Request): Promise<unknown> {
   if (!/^application\/json\s*(;|$)/i.test(type)) {
     throw invalidRequest('the body must be JSON, with Content-Type: application/json')
   }
-  const text = await readText(request)
+  const value = parse(await readText(request))
+  checkContent(value)
+  return value
+}
+
+function parse(text: string): unknown {
   try {
     return JSON.parse(text)
   } catch {
@@ -20,15 +25,48 @@ export async function readJson(request: Request): Promise<unknown> {
   }
 }
 
+/**
+ * Refuses what JSON can say and its writer cannot repeat, for on the way to a shard it is written
+ * again: a number too large to be finite would arrive as null, and deep nesting ends the stack.
+ */
+function checkContent(root: unknown): void {
+  let level: unknown[] = [root]
+  for (let depth = 0; level.length > 0; depth++) {
+    if (depth > depthMax) throw invalidRequest(`the body is nested deeper than ${depthMax}`)
+    const next: unknown[] = []
+    for (const value of level) {
+      if (typeof value === 'number' && !Number.isFinite(value)) {
+        throw invalidRequest('the body holds a number that is too large')
+      }
+      if (typeof value !== 'object' || value === null) continue
+      for (const member of Object.values(value)) next.push(member)
+    }
+    level = next
+  }
+}
+
+/** More than records may have, which say so themselves, with their envelopes. */
+const depthMax = 100
+
 async function readText(request: Request): Promise<string> {
   const length = Number(request.headers.get('content-length') ?? Number.NaN)
   if (length > bodyBytesMax) throw tooLarge()
-  const bytes = Number.isNaN(length) ? await readChunks(request) : await request.bytes()
+  const bytes = await readBytes(request, length)
   if (bytes.length > bodyBytesMax) throw tooLarge()
   try {
     return utf8.decode(bytes)
   } catch {
     throw invalidRequest('the body is no valid UTF-8')
+  }
+}
+
+/** A client that leaves in the middle is no fault of ours. */
+async function readBytes(request: Request, length: number): Promise<Uint8Array> {
+  try {
+    return Number.isNaN(length) ? await readChunks(request) : await request.bytes()
+  } catch (error) {
+    if (request.signal.aborted) throw invalidRequest('the body was cut off')
+    throw error
   }
 }
 

@@ -38,4 +38,9 @@ export async function viewOf(caller: Caller, did: Did, enrollments: Enrollments)
   }
 }
 
+/** Such a reader is answered without a question to the actor's owner: strangers cost it nothing. */
+export function seesNothing(view: View): boolean {
+  return view !== 'all' && view.boundaries.length === 0
+}
+
 const audiences = { user: 'people who signed in', admin: 'the operator' } as const

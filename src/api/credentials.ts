@@ -1,5 +1,4 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
-import { isIPv6 } from 'node:net'
 import { XrpcError } from '../atproto/errors.ts'
 import { isDid, type Nsid } from '../atproto/syntax.ts'
 import { isLoopbackHost } from '../config.ts'
@@ -19,7 +18,7 @@ interface Options {
 interface Door {
   readonly nsid: Nsid
   readonly audience: Audience
-  /** The peer's address. */
+  /** As `clientNetwork` gives it. */
   readonly address: string
 }
 
@@ -41,8 +40,12 @@ export class Credentials {
     const header = request.headers.get('authorization')
     if (header === null) return { kind: 'anonymous' }
     const [scheme, credential] = split(header)
+    // The operator's tries are counted apart, so that nobody else's can lock the operator out.
     if (scheme === 'basic') return this.#operator(basicPassword(credential), door)
-    const source = network(door.address)
+    if (scheme === 'bearer' && door.audience === 'admin' && isOpaque(credential)) {
+      return this.#operator(credential, door)
+    }
+    const source = door.address
     const nowMs = this.#options.now()
     if (this.#failures.count(source, nowMs) >= this.#options.failuresPerMinute) {
       throw tooMany(this.#failures.remainingMs(nowMs))
@@ -61,11 +64,10 @@ export class Credentials {
     { request, door }: { request: Request; door: Door },
   ): Promise<Caller> {
     if (credential.startsWith('did:')) return this.#developer(credential, request)
-    if (credential.split('.').length === 3) {
-      return { kind: 'user', did: await this.#options.serviceAuth.verify(credential, door.nsid) }
+    if (isOpaque(credential)) {
+      throw unauthorized('InvalidToken', 'this is no token that the service knows')
     }
-    if (door.audience === 'admin') return this.#operator(credential, door)
-    throw unauthorized('InvalidToken', 'this is no token that the service knows')
+    return { kind: 'user', did: await this.#options.serviceAuth.verify(credential, door.nsid) }
   }
 
   /** When the tries of an address are used up, a wrong password is no longer answered 401. */
@@ -74,7 +76,7 @@ export class Credentials {
     if (adminPassword !== '' && password !== undefined && same(password, adminPassword)) {
       return { kind: 'admin' }
     }
-    const source = network(door.address)
+    const source = door.address
     const nowMs = this.#options.now()
     if (this.#adminFailures.count(source, nowMs) >= adminFailuresPerMinute) {
       throw tooMany(this.#adminFailures.remainingMs(nowMs))
@@ -108,6 +110,11 @@ function split(header: string): [scheme: string, credential: string] {
   return [header.slice(0, space).toLowerCase(), header.slice(space + 1).trim()]
 }
 
+/** Neither a DID nor the three parts of a JWT. */
+function isOpaque(credential: string): boolean {
+  return !credential.startsWith('did:') && credential.split('.').length !== 3
+}
+
 /** The password of `admin`; undefined for any other name and for what is no Basic credential. */
 function basicPassword(credential: string): string | undefined {
   const text = Buffer.from(credential, 'base64').toString('utf8')
@@ -122,18 +129,6 @@ function same(a: string, b: string): boolean {
 
 function hostname(url: string): string {
   return URL.canParse(url) ? new URL(url).hostname : ''
-}
-
-/** One person has a whole /64 of IPv6, but one address of IPv4. */
-function network(address: string): string {
-  if (!isIPv6(address)) return address
-  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)
-  if (mapped?.[1] !== undefined) return mapped[1]
-  const [head = '', tail] = address.split('::')
-  const left = head === '' ? [] : head.split(':')
-  const right = tail === undefined || tail === '' ? [] : tail.split(':')
-  const zeros = tail === undefined ? 0 : 8 - left.length - right.length
-  return [...left, ...Array<string>(zeros).fill('0'), ...right].slice(0, 4).join(':')
 }
 
 function tooMany(waitMs: number): XrpcError {

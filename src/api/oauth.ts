@@ -59,6 +59,7 @@ export class SignIn {
   async authorize(visit: Visit): Promise<Response> {
     const elsewhere = this.#loopbackRedirect(visit.url)
     if (elsewhere !== undefined) return redirect(elsewhere)
+    let key: string | undefined
     try {
       const redirectUri = this.#redirectUri(visit.url.searchParams)
       const identifier = identifierOf(visit.url.searchParams)
@@ -67,10 +68,13 @@ export class SignIn {
       const { oauth, store } = this.#parts
       const target = await oauth.authorize(identifier, async (state, saved) => {
         const started: StartedSignIn = { saved, redirectUri, browser: digest(secret) }
-        await store.saveOauthState(state, JSON.stringify(started), Date.now())
+        key = state
+        const value = JSON.stringify(started)
+        await store.saveOauthState({ key, value, address: visit.address, nowMs: Date.now() })
       })
       return redirect(target.href, { 'set-cookie': this.#cookie(secret, oauthStateMaxMs / 1000) })
     } catch (error) {
+      if (key !== undefined) await this.#parts.store.takeOauthState(key)
       return this.#refuse(signInRefusal(error), visit)
     }
   }
@@ -187,7 +191,8 @@ export class SignIn {
       })
     }
     this.#started.add(address, nowMs)
-    if ((await this.#parts.store.oauthStates(nowMs)) >= startedMax) {
+    const { all, ofAddress } = await this.#parts.store.oauthStates(address, nowMs)
+    if (all >= startedMax || ofAddress >= startedOfAddressMax) {
       throw overloaded('too many sign-ins are under way, try again in some minutes')
     }
   }
@@ -222,6 +227,8 @@ export class SignIn {
 const startsPerMinute = 60
 /** Sign-ins that have not come back yet. */
 const startedMax = 10_000
+/** A household or an office, not a flood. */
+const startedOfAddressMax = 100
 
 /** Refusals for people, out of what can go wrong between here and a PDS. */
 function signInRefusal(error: unknown): unknown {

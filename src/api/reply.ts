@@ -17,6 +17,7 @@ export const corsHeaders = {
 
 const preflightHeaders = {
   ...corsHeaders,
+  ...privateHeaders,
   'access-control-allow-methods': 'GET, HEAD, POST',
   'access-control-allow-headers':
     'authorization, dpop, dpop-bind, content-type, atproto-proxy, atproto-accept-labelers',

@@ -18,7 +18,7 @@ import { checkCollection, type RecordRules } from '../service/record.ts'
 import { type Targets, targetUris } from '../service/targets.ts'
 import type { WriteAnswer, WriteCall, WriteOp } from '../service/write.ts'
 import type { Enrollment } from '../store/service.ts'
-import { type Caller, viewOf } from './caller.ts'
+import { type Caller, seesNothing, viewOf } from './caller.ts'
 import { flag, number, text } from './members.ts'
 import { findTargets } from './targets.ts'
 import type { Answer, Call, Method } from './xrpc.ts'
@@ -91,6 +91,7 @@ class RepoDoor {
     const did = await this.#repo(params, caller)
     if (did === undefined) throw recordNotFound(collection, rkey)
     const view = await viewOf(caller, did, this.#parts.enrollments)
+    if (seesNothing(view)) throw recordNotFound(collection, rkey)
     const ask = { kind: 'read', collection, rkey, cid, view } as const
     const { rev, record } = await this.#parts.call(did, requestId, ask)
     if (record === null) throw recordNotFound(collection, rkey)
@@ -107,6 +108,7 @@ class RepoDoor {
     const did = await this.#repo(params, caller)
     if (did === undefined) throw repoNotFound(text(params, 'repo') ?? '')
     const view = await viewOf(caller, did, this.#parts.enrollments)
+    if (seesNothing(view)) return { body: { records: [] } }
     const ask = { kind: 'list', collection, limit, cursor, order, view } as const
     const { rev, records, last } = await this.#parts.call(did, requestId, ask)
     const body = { records, ...(last === undefined ? {} : { cursor: last }) }

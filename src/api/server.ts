@@ -1,13 +1,14 @@
 import { randomBytes } from 'node:crypto'
+import type { BlockList } from 'node:net'
 import { Elysia } from 'elysia'
-import { XrpcError } from '../atproto/errors.ts'
+import { invalidRequest, XrpcError } from '../atproto/errors.ts'
 import type { Config } from '../config.ts'
 import type { Log } from '../lib/log.ts'
-import { bodyBytesMax } from './body.ts'
+import { clientNetwork, proxyList } from './address.ts'
 import type { SignIn } from './oauth.ts'
 import { welcomePage } from './page.ts'
 import { corsHeaders, json, preflight, privateHeaders, refusalBody, refusalOf } from './reply.ts'
-import type { Xrpc } from './xrpc.ts'
+import { checkVerb, type Xrpc } from './xrpc.ts'
 
 interface Parts {
   readonly config: Config
@@ -31,6 +32,7 @@ export class Server {
   readonly #parts: Parts
   readonly #app: Elysia
   readonly #prefix = randomBytes(6).toString('base64url')
+  readonly #proxies: BlockList
   #requests = 0
   #running = 0
   #draining = false
@@ -38,37 +40,48 @@ export class Server {
 
   constructor(parts: Parts) {
     this.#parts = parts
+    this.#proxies = proxyList(parts.config.trustedProxies)
     this.#app = this.#routes()
   }
 
   /** @throws Error when the port is taken */
   listen(): void {
     const { host: hostname, port } = this.#parts.config
-    // A body over the limit gets our own answer; Bun's limit is behind it.
-    const maxRequestBodySize = bodyBytesMax * 2
-    this.#app.listen({ hostname, port, maxRequestBodySize, idleTimeout: idleSeconds })
+    this.#app.listen({
+      hostname,
+      port,
+      maxRequestBodySize: sentBytesMax,
+      idleTimeout: idleSeconds,
+      // Elysia's defaults: a second process would get half of the connections to a port that is
+      // taken, and what an error says would go to the caller.
+      reusePort: false,
+      development: false,
+    })
   }
 
   /** Accepts nothing new and waits for what runs, up to a limit. */
   async drain(): Promise<void> {
     this.#draining = true
-    const { promise, resolve } = Promise.withResolvers<void>()
-    this.#idle = resolve
-    const timer = setTimeout(resolve, drainMsMax)
-    // Listening ends at once; the promise would wait for idle connections, too.
-    void this.#app.server?.stop()
-    if (this.#running > 0) await promise
+    const idle = Promise.withResolvers<void>()
+    this.#idle = idle.resolve
+    if (this.#running === 0) idle.resolve()
+    // Listening ends at once. Bun's promise waits until the last answer is written, ours for the
+    // handlers of callers who did not wait for one.
+    const answered = this.#app.server?.stop()
+    const late = Promise.withResolvers<void>()
+    const timer = setTimeout(late.resolve, drainMsMax)
+    await Promise.race([Promise.all([answered, idle.promise]), late.promise])
     clearTimeout(timer)
     await this.#app.server?.stop(true)
   }
 
   #routes(): Elysia {
     const raw = { parse: 'none' } as const
-    const { signIn, xrpc, documents, config, version } = this.#parts
+    const { signIn, xrpc, documents, config } = this.#parts
     const app = new Elysia()
     app.all(
       '/xrpc/_health',
-      this.#plain(() => json({ version }, { ...corsHeaders, ...privateHeaders })),
+      (context) => this.#serve(context, async (visit) => this.#xrpcHealth(visit)),
       raw,
     )
     app.all(
@@ -111,8 +124,11 @@ export class Server {
     const startedAt = performance.now()
     this.#running += 1
     try {
-      const address = server?.requestIP(request)?.address ?? ''
-      const url = new URL(request.url)
+      const peer = server?.requestIP(request)?.address ?? ''
+      const address = clientNetwork(peer, request.headers.get('x-forwarded-for'), this.#proxies)
+      const url = URL.parse(request.url)
+      // Where the Host header is none, Bun gives the path alone.
+      if (url === null) return this.#refuse(invalidRequest('the Host header names no host'))
       const response = await answer({ request, url, address, requestId })
       const { status } = response
       const ms = Math.round((performance.now() - startedAt) * 100) / 100
@@ -122,6 +138,16 @@ export class Server {
     } finally {
       this.#running -= 1
       if (this.#running === 0) this.#idle?.()
+    }
+  }
+
+  #xrpcHealth({ request }: Visit): Response {
+    if (request.method === 'OPTIONS') return preflight()
+    try {
+      checkVerb(request.method, 'query')
+      return json({ version: this.#parts.version }, { ...corsHeaders, ...privateHeaders })
+    } catch (error) {
+      return this.#refuse(error)
     }
   }
 
@@ -140,11 +166,13 @@ export class Server {
 
   #failed({ error, code, request }: Failure): Response {
     if (request.method === 'OPTIONS') return preflight()
+    const missing = new XrpcError(404, 'NotFound', 'there is nothing at this address')
+    return this.#refuse(code === 'NOT_FOUND' ? missing : error)
+  }
+
+  #refuse(error: unknown): Response {
     const requestId = `${this.#prefix}-failed`
-    const refusal =
-      code === 'NOT_FOUND'
-        ? new XrpcError(404, 'NotFound', 'there is nothing at this address')
-        : refusalOf(error, { log: this.#parts.log, requestId })
+    const refusal = refusalOf(error, { log: this.#parts.log, requestId })
     const headers = { ...corsHeaders, ...privateHeaders, ...refusal.headers }
     return json(refusalBody(refusal), headers, refusal.status)
   }
@@ -163,6 +191,11 @@ interface Failure {
   readonly request: Request
 }
 
+/**
+ * Bytes of a body that a client may send. Methods refuse at their own limits, in our own words and
+ * without reading on; past this one Bun cuts the connection with a bare 413.
+ */
+const sentBytesMax = 64 * 1024 * 1024
 /** A connection without traffic is closed after this. */
 const idleSeconds = 60
 /** What runs at shutdown gets this long. */

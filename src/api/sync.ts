@@ -2,6 +2,7 @@ import { XrpcError } from '../atproto/errors.ts'
 import { parseDid } from '../atproto/syntax.ts'
 import type { CallActor } from '../service/calls.ts'
 import type { Enrollments } from '../service/enrollment.ts'
+import { Exports } from './exports.ts'
 import { text } from './members.ts'
 import { unauthorized } from './service-auth.ts'
 import type { Method } from './xrpc.ts'
@@ -12,6 +13,7 @@ export function syncMethods(parts: {
   readonly call: CallActor
 }): Record<string, Method> {
   const { enrollments, call } = parts
+  const exports = new Exports()
   return {
     'zone.stratos.sync.getRepo': {
       audience: 'anyone',
@@ -24,8 +26,11 @@ export function syncMethods(parts: {
         if ((await enrollments.find(did)) === undefined) {
           throw new XrpcError(404, 'RepoNotFound', `${did} has no repo on this service`)
         }
-        const { bytes } = await call(did, requestId, { kind: 'export' })
-        return { body: { bytes, type: 'application/vnd.ipld.car' } }
+        const stream = await exports.stream(
+          did,
+          async () => (await call(did, requestId, { kind: 'export' })).bytes,
+        )
+        return { body: { stream, type: 'application/vnd.ipld.car' } }
       },
     },
   }

@@ -16,9 +16,14 @@ export interface Call {
 }
 
 export interface Answer {
-  /** JSON, or the bytes of `type`. */
-  readonly body: object | { readonly bytes: Uint8Array<ArrayBuffer>; readonly type: string }
+  /** JSON, or a stream of bytes of `type`. */
+  readonly body: object | Streamed
   readonly headers?: Readonly<Record<string, string>>
+}
+
+export interface Streamed {
+  readonly stream: ReadableStream<Uint8Array>
+  readonly type: string
 }
 
 /** A door: who may call it, and what then happens. Verb and shapes are the lexicon's. */
@@ -39,7 +44,7 @@ interface Parts {
 export interface Arrival {
   readonly request: Request
   readonly nsid: string
-  /** The peer's. */
+  /** As `clientNetwork` gives it. */
   readonly address: string
   readonly requestId: string
 }
@@ -58,10 +63,11 @@ export class Xrpc {
     const common = { ...corsHeaders, ...privateHeaders, 'x-request-id': requestId }
     try {
       const { body, headers } = await this.#call(arrival)
-      if (!('bytes' in body)) return json(body, { ...common, ...headers })
-      return new Response(body.bytes, {
-        headers: { ...common, ...headers, 'content-type': body.type },
-      })
+      if (!('stream' in body)) return json(body, { ...common, ...headers })
+      const whole = { headers: { ...common, ...headers, 'content-type': body.type } }
+      if (request.method !== 'HEAD') return new Response(body.stream, whole)
+      await body.stream.cancel()
+      return new Response(null, whole)
     } catch (error) {
       const refusal = refusalOf(error, { log: this.#parts.log, requestId })
       return json(refusalBody(refusal), { ...common, ...refusal.headers }, refusal.status)
@@ -76,14 +82,14 @@ export class Xrpc {
       throw new XrpcError(501, 'MethodNotImplemented', `this service has no method ${nsid}`)
     }
     const isQuery = schemas.kindOf(nsid) === 'query'
-    checkVerb(request.method, isQuery)
+    checkVerb(request.method, isQuery ? 'query' : 'procedure')
     const { audience } = method
     const caller = await credentials.identify(request, { nsid, audience, address })
     checkAudience(caller, audience)
     const params = schemas.checkParams(nsid, searchOf(request))
     const input = isQuery ? {} : schemas.checkInput(nsid, await readJson(request))
     const answer = await method.handle({ caller, params, input, requestId })
-    if (checkOutput && !('bytes' in answer.body)) schemas.checkOutput(nsid, answer.body)
+    if (checkOutput && !('stream' in answer.body)) schemas.checkOutput(nsid, answer.body)
     return answer
   }
 }
@@ -100,9 +106,11 @@ export function methodTable(
   return new Map(Object.entries(methods))
 }
 
-function checkVerb(verb: string, isQuery: boolean): void {
-  if (isQuery ? verb === 'GET' || verb === 'HEAD' : verb === 'POST') return
-  const allow = isQuery ? 'GET, HEAD' : 'POST'
+/** @throws XrpcError 405 MethodNotAllowed */
+export function checkVerb(verb: string, kind: 'query' | 'procedure'): void {
+  const verbs = kind === 'query' ? ['GET', 'HEAD'] : ['POST']
+  if (verbs.includes(verb)) return
+  const allow = verbs.join(', ')
   throw new XrpcError(405, 'MethodNotAllowed', `this method is called by ${allow}`, {
     headers: { allow },
   })

@@ -66,6 +66,8 @@ export function boundaryNames(boundary: unknown): string[] {
 
 const boundariesMax = 10
 export const boundaryCharsMax = 253
+/** Boundaries that one person is in. @see lexicon zone.stratos.actor.enrollment */
+export const boundariesOfPersonMax = 50
 
 function boundaryName(value: unknown, index: number): string {
   const path = `Record/boundary/values/${index}`

@@ -30,26 +30,29 @@ interface Job {
   readonly stopped: () => boolean
 }
 
-/** Delivers an actor's rows one by one, in order, until none is left or one has to wait. */
+/**
+ * Delivers the oldest rows of an actor one by one, in order, until one has to wait. It is the turn
+ * of others after some rows or some time: slow PDSes must not hold up the rest.
+ */
 export async function deliver(job: Job): Promise<Delivery> {
   const { did, call, log } = job
-  for (;;) {
-    const { rows } = await call(did, requestId, { kind: 'outbox', limit: rowsAtOnce })
-    if (rows.length === 0) return { kind: 'empty' }
-    for (const row of rows) {
-      if (job.stopped()) return { kind: 'later', waitMs: 0 }
-      const waitMs = row.nextAttemptAtMs - Date.now()
-      if (waitMs > 0) return { kind: 'later', waitMs }
-      const outcome = await deliverRow(job, row)
-      if (outcome !== 'delivered') return outcome
-      const { collection, rkey } = row
-      log.debug('outbox.delivered', { did, collection, rkey })
-    }
+  const endMs = Date.now() + turnMs
+  const { rows } = await call(did, requestId, { kind: 'outbox', limit: rowsAtOnce })
+  for (const row of rows) {
+    if (job.stopped() || Date.now() > endMs) break
+    const waitMs = row.nextAttemptAtMs - Date.now()
+    if (waitMs > 0) return { kind: 'later', waitMs }
+    const outcome = await deliverRow(job, row)
+    if (outcome !== 'delivered') return outcome
+    const { collection, rkey } = row
+    log.debug('outbox.delivered', { did, collection, rkey })
   }
+  return rows.length === 0 ? { kind: 'empty' } : { kind: 'later', waitMs: 0 }
 }
 
 const requestId = 'outbox'
 const rowsAtOnce = 20
+const turnMs = 5_000
 
 async function deliverRow(job: Job, row: OutboxRow): Promise<'delivered' | Delivery> {
   const { did, call, log } = job

@@ -1,6 +1,7 @@
 import { invalidRequest, XrpcError } from '../atproto/errors.ts'
 import type { ServiceKey } from '../atproto/keys.ts'
 import { type Did, parseRkey } from '../atproto/syntax.ts'
+import type { Log } from '../lib/log.ts'
 import { Turns } from '../lib/turns.ts'
 import type { OutboxEntry } from '../store/actor.ts'
 import type { Enrollment, ServiceStore } from '../store/service.ts'
@@ -28,27 +29,28 @@ export class Enrollments {
   readonly #call: CallActor
   readonly #outbox: Outbox
   readonly #key: ServiceKey
+  readonly #log: Log
   readonly #rules: EnrollmentRules
   /** A person's changes are queued in the order in which they were decided. */
   readonly #turns = new Turns<Did>()
 
   constructor(
     rules: EnrollmentRules,
-    parts: { store: ServiceStore; call: CallActor; outbox: Outbox; key: ServiceKey },
+    parts: { store: ServiceStore; call: CallActor; outbox: Outbox; key: ServiceKey; log: Log },
   ) {
     this.#rules = rules
     this.#store = parts.store
     this.#call = parts.call
     this.#outbox = parts.outbox
     this.#key = parts.key
+    this.#log = parts.log
   }
 
   /** The active enrollment, with those of its boundaries that the service has now. */
   async find(did: Did): Promise<Enrollment | undefined> {
     const enrollment = await this.#store.enrollment(did)
     if (enrollment === undefined || !enrollment.active) return undefined
-    const boundaries = enrollment.boundaries.filter((name) => this.#rules.boundaries.includes(name))
-    return { ...enrollment, boundaries }
+    return this.#present(enrollment)
   }
 
   /**
@@ -88,14 +90,14 @@ export class Enrollments {
       }
       const release = await this.#outbox.hold(did)
       try {
-        const outbox = [this.#recordEntry(enrollment)]
+        const outbox = [this.#recordEntry(this.#present(enrollment))]
         await this.#call(did, requestId, { kind: 'open', outbox })
         await this.#store.enroll(enrollment, person.oauthSession)
       } finally {
         release()
       }
       this.#outbox.resume(did)
-      return enrollment
+      return this.#present(enrollment)
     })
   }
 
@@ -115,21 +117,30 @@ export class Enrollments {
         throw new XrpcError(404, 'NotEnrolled', `${did} is not enrolled on this service`)
       }
       await this.#store.setBoundaries(did, boundaries)
-      await this.#queueRecord(did, requestId)
+      await this.#tryQueue(did, requestId)
     })
     return boundaries
   }
 
-  /** Queues the PDS records that a process before this one decided on but could not queue. */
+  /** Queues the PDS records that were decided on and could not be queued then. */
   async queueDueRecords(requestId: string): Promise<void> {
     for (const did of await this.#store.recordsDue()) {
-      await this.#turns.run(did, () => this.#queueRecord(did, requestId))
+      await this.#turns.run(did, () => this.#tryQueue(did, requestId))
     }
   }
 
   attestation(enrollment: Enrollment): Attestation {
     const { did, signingKey, boundaries } = enrollment
     return attest({ did, signingKey, boundaries }, this.#key)
+  }
+
+  /** The change itself is stored and counts; its row says that the PDS record is due. */
+  async #tryQueue(did: Did, requestId: string): Promise<void> {
+    try {
+      await this.#queueRecord(did, requestId)
+    } catch (error) {
+      this.#log.error('enrollment.record.not-queued', { did, requestId, error })
+    }
   }
 
   async #queueRecord(did: Did, requestId: string): Promise<void> {
@@ -143,6 +154,12 @@ export class Enrollments {
     } finally {
       release()
     }
+  }
+
+  /** Without the boundaries that the service no longer has; the row keeps those. */
+  #present(enrollment: Enrollment): Enrollment {
+    const boundaries = enrollment.boundaries.filter((name) => this.#rules.boundaries.includes(name))
+    return { ...enrollment, boundaries }
   }
 
   #recordEntry(enrollment: Enrollment): OutboxEntry {

@@ -100,11 +100,14 @@ export class Outbox {
     this.#enqueue(did)
   }
 
-  /** Begins nothing new and waits for what runs. */
+  /** Begins nothing new and waits a little for what runs: a delivery survives being cut off. */
   async stop(): Promise<void> {
     this.#stopped = true
     for (const actor of this.#actors.values()) clearTimeout(actor.timer)
-    await Promise.all(this.#running)
+    const { promise: late, resolve } = Promise.withResolvers<void>()
+    const timer = setTimeout(resolve, stopMsMax)
+    await Promise.race([Promise.all(this.#running), late])
+    clearTimeout(timer)
   }
 
   #enqueue(did: Did): void {
@@ -152,6 +155,8 @@ export class Outbox {
         )
         return
       case 'session-lost':
+        // A sign-in may have come during the very try that found the old session lost.
+        if (actor.again) return this.#enqueue(did)
         actor.state = 'parked'
         this.#parts.log.warn('outbox.session.lost', { did })
         return
@@ -178,7 +183,12 @@ export class Outbox {
       if (actor.holds > 0 || actor.state !== 'resting') return
       // Out of the map first: a hold that comes now waits for this turn and marks anew.
       this.#actors.delete(did)
-      await this.#parts.store.clearOutbox(did)
+      try {
+        await this.#parts.store.clearOutbox(did)
+      } catch (error) {
+        // The mark stays, and costs one look at the next start.
+        this.#parts.log.error('outbox.failed', { did, error })
+      }
     })
   }
 }
@@ -188,5 +198,6 @@ function fresh(): Actor {
 }
 
 const actorsAtOnceMax = 16
+const stopMsMax = 3_000
 /** Node's timers overflow above 2^31 ms; a longer wait is looked at again in between. */
 const longestTimerMs = 3_600_000

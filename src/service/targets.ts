@@ -56,10 +56,12 @@ function references(record: unknown): { replies: string[]; embeds: string[] } {
       ? []
       : [text(member(member(reply, 'root'), 'uri')), text(member(member(reply, 'parent'), 'uri'))]
   const embed = member(record, 'embed')
-  // recordWithMedia wraps the reference in an object of the plain record embed's shape.
+  // recordWithMedia wraps the reference in an object of the plain record embed's shape. The type
+  // decides: a member too many must not draw the look away from the reference that readers follow.
+  const wrapped = member(embed, '$type') === 'app.bsky.embed.recordWithMedia'
   const quoted = member(embed, 'record')
-  const reference = member(quoted, 'record') ?? quoted
-  const embeds = reference === undefined ? [] : [text(member(reference, 'uri'))]
+  const reference = wrapped ? member(quoted, 'record') : quoted
+  const embeds = quoted === undefined ? [] : [text(member(reference, 'uri'))]
   return { replies, embeds }
 }
 

@@ -41,8 +41,10 @@ export class Actors {
   readonly #options: Options
   /** In the order of last use. */
   readonly #open = new Map<Did, Entry>()
+  /** Open ones, and those that are being closed to make room for another. */
+  #handles = 0
   /** Requests that wait for a handle, in order. */
-  readonly #waiting: (() => void)[] = []
+  readonly #waiting: ((found: 'free' | 'late') => void)[] = []
 
   constructor(options: Options) {
     this.#options = options
@@ -58,7 +60,7 @@ export class Actors {
       return await task(await entry.actor)
     } finally {
       entry.leases -= 1
-      if (entry.leases === 0) this.#waiting.shift()?.()
+      if (entry.leases === 0) this.#waiting.shift()?.('free')
     }
   }
 
@@ -89,6 +91,7 @@ export class Actors {
   async close(): Promise<void> {
     for (const { actor } of this.#open.values()) await (await actor).store.close()
     this.#open.clear()
+    this.#handles = 0
   }
 
   async #lease(did: Did): Promise<Entry> {
@@ -101,40 +104,65 @@ export class Actors {
         present.leases += 1
         return present
       }
-      if (this.#open.size < this.#options.handlesMax || (await this.#closeOldest())) {
-        if (this.#open.has(did)) continue
-        const entry: Entry = { actor: this.#load(did), leases: 1 }
-        this.#open.set(did, entry)
-        entry.actor.catch(() => {
-          if (this.#open.get(did) === entry) this.#open.delete(did)
-        })
-        return entry
+      if (this.#handles < this.#options.handlesMax) this.#handles += 1
+      else if (!(await this.#closeOldest())) {
+        await this.#handleFree(waitUntilMs)
+        continue
       }
-      await this.#handleFree(waitUntilMs)
+      // One handle is ours by now, but another request may have opened the actor meanwhile.
+      if (this.#open.has(did)) {
+        this.#giveBack()
+        continue
+      }
+      const entry: Entry = { actor: this.#load(did), leases: 1 }
+      this.#open.set(did, entry)
+      entry.actor.catch(() => {
+        if (this.#open.get(did) === entry) this.#open.delete(did)
+        this.#giveBack()
+      })
+      return entry
     }
   }
 
-  /** Closes the least recently used actor that nobody uses; says whether there was one. */
+  #giveBack(): void {
+    this.#handles -= 1
+    this.#waiting.shift()?.('free')
+  }
+
+  /**
+   * Closes the least recently used actor that nobody uses; says whether there was one. Its handle
+   * passes to the caller, so that nobody else takes the room while it is being closed.
+   */
   async #closeOldest(): Promise<boolean> {
     for (const [did, entry] of this.#open) {
       if (entry.leases > 0) continue
       this.#open.delete(did)
-      await (await entry.actor).store.close()
+      try {
+        await (await entry.actor).store.close()
+      } catch (error) {
+        this.#giveBack()
+        throw error
+      }
       return true
     }
     return false
   }
 
   async #handleFree(waitUntilMs: number): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>()
+    const { promise, resolve } = Promise.withResolvers<'free' | 'late'>()
     this.#waiting.push(resolve)
-    const timer = setTimeout(resolve, Math.max(0, waitUntilMs - Date.now()))
-    await promise
+    const timer = setTimeout(
+      () => {
+        // Out of the line first: a handle that comes free later is for somebody who still waits.
+        const index = this.#waiting.indexOf(resolve)
+        if (index >= 0) this.#waiting.splice(index, 1)
+        resolve('late')
+      },
+      Math.max(0, waitUntilMs - Date.now()),
+    )
+    const found = await promise
     clearTimeout(timer)
-    if (Date.now() < waitUntilMs) return
-    const index = this.#waiting.indexOf(resolve)
-    if (index >= 0) this.#waiting.splice(index, 1)
-    throw overloaded('all actor databases are in use, try again')
+    if (found === 'late') throw overloaded('all actor databases are in use, try again')
   }
 
   async #load(did: Did): Promise<OpenActor> {

@@ -18,7 +18,9 @@ export class Engine {
   readonly #writes: Writes
   readonly #log: Log
   readonly #send: (message: ShardMessage) => void
-  #replies: ShardReply[] = []
+  /** JSON of replies that wait to be sent. */
+  #replies: string[] = []
+  #bytes = 0
   #flushing = false
   #running = 0
   #idle: (() => void) | undefined
@@ -118,8 +120,11 @@ export class Engine {
   }
 
   #reply(reply: ShardReply): void {
-    this.#replies.push(reply)
-    if (this.#replies.length >= repliesMax || this.#running === 1) this.#flush()
+    const text = JSON.stringify(reply)
+    this.#replies.push(text)
+    this.#bytes += text.length
+    const full = this.#replies.length >= repliesMax || this.#bytes >= repliesBytesMax
+    if (full || this.#running === 1) this.#flush()
     else if (!this.#flushing) {
       this.#flushing = true
       setImmediate(() => this.#flush())
@@ -129,14 +134,16 @@ export class Engine {
   #flush(): void {
     this.#flushing = false
     if (this.#replies.length === 0) return
-    const text = JSON.stringify(this.#replies)
+    const text = `[${this.#replies.join(',')}]`
     this.#replies = []
+    this.#bytes = 0
     this.#send(text)
   }
 }
 
 /** Replies that wait at most for others of their tick before they are sent. */
 const repliesMax = 16
+const repliesBytesMax = 1024 * 1024
 
 const internalError: ShardError = {
   status: 500,

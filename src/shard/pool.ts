@@ -1,6 +1,7 @@
 import { overloaded, XrpcError } from '../atproto/errors.ts'
 import type { Schemas } from '../atproto/lexicon.ts'
 import type { Did } from '../atproto/syntax.ts'
+import { assert } from '../lib/assert.ts'
 import type { Log } from '../lib/log.ts'
 import type { ActorAnswers, ActorCall } from '../service/calls.ts'
 import { Engine } from './engine.ts'
@@ -14,7 +15,8 @@ interface Lane {
 }
 
 interface Waiting {
-  readonly did: Did
+  /** What it is counted under. */
+  readonly counter: string
   readonly bytes: number
   /** The shard answers each kind of call in its own shape. */
   resolve(answer: unknown): void
@@ -61,9 +63,15 @@ export class ShardPool {
     requestId: string,
     call: Call,
   ): Promise<ActorAnswers[Call['kind']]> {
-    const shard = this.#shards[Number(Bun.hash(did)) % this.#shards.length]
-    if (shard === undefined) throw new Error('a pool has at least one shard')
-    return await shard.call(did, requestId, call)
+    return await this.#owner(did).call(did, requestId, call)
+  }
+
+  #owner(did: Did): Shard {
+    // The remainder comes first: a hash of 64 bits loses its lowest ones as a number.
+    const index = Number(Bun.hash(did) % BigInt(this.#shards.length))
+    const shard = this.#shards[index]
+    assert(shard !== undefined, 'a pool has at least one shard')
+    return shard
   }
 
   /** Waits for what is in flight, then closes the databases. */
@@ -77,12 +85,27 @@ type Died = (name: string, error: unknown) => void
 /** Calls of one shard that wait for an answer; beyond this 503. */
 const inFlightMax = 1_000
 const inFlightBytesMax = 32 * 1024 * 1024
+/** Reads and writes of one actor are counted apart: readers must not keep its owner from writing. */
 const inFlightOfActorMax = 64
+
+/** Calls that people cause; those of the service itself are bounded where they are made. */
+const limited: ReadonlySet<ActorCall['kind']> = new Set([
+  'write',
+  'read',
+  'list',
+  'targets',
+  'export',
+])
+
+function counterOf(did: Did, kind: ActorCall['kind']): string {
+  if (!limited.has(kind)) return `service ${did}`
+  return kind === 'write' ? `write ${did}` : `read ${did}`
+}
 
 class Shard {
   readonly #lane: Lane
   readonly #waiting = new Map<number, Waiting>()
-  readonly #byActor = new Map<Did, number>()
+  readonly #byActor = new Map<string, number>()
   #bytes = 0
   #nextId = 1
   #batch: string[] = []
@@ -96,18 +119,19 @@ class Shard {
     requestId: string,
     call: Call,
   ): Promise<ActorAnswers[Call['kind']]> {
-    const ofActor = this.#byActor.get(did) ?? 0
+    const counter = counterOf(did, call.kind)
+    const ofActor = this.#byActor.get(counter) ?? 0
     const id = this.#nextId++
     const text = JSON.stringify({ id, did, requestId, ...call })
     if (this.#waiting.size >= inFlightMax || this.#bytes + text.length > inFlightBytesMax) {
       throw overloaded('the service is busy, try again')
     }
-    if (ofActor >= inFlightOfActorMax) {
+    if (ofActor >= inFlightOfActorMax && limited.has(call.kind)) {
       throw overloaded('too many requests for this account at once, try again')
     }
     const { promise, resolve, reject } = Promise.withResolvers<ActorAnswers[Call['kind']]>()
-    this.#waiting.set(id, { did, bytes: text.length, resolve, reject })
-    this.#byActor.set(did, ofActor + 1)
+    this.#waiting.set(id, { counter, bytes: text.length, resolve, reject })
+    this.#byActor.set(counter, ofActor + 1)
     this.#bytes += text.length
     this.#batch.push(text)
     // Alone, a call goes at once; beside others it waits for those of its tick.
@@ -149,9 +173,9 @@ class Shard {
     if (waiting === undefined) return undefined
     this.#waiting.delete(id)
     this.#bytes -= waiting.bytes
-    const left = (this.#byActor.get(waiting.did) ?? 1) - 1
-    if (left === 0) this.#byActor.delete(waiting.did)
-    else this.#byActor.set(waiting.did, left)
+    const left = (this.#byActor.get(waiting.counter) ?? 1) - 1
+    if (left === 0) this.#byActor.delete(waiting.counter)
+    else this.#byActor.set(waiting.counter, left)
     return waiting
   }
 }

@@ -1,4 +1,4 @@
-import { overloaded, XrpcError } from '../atproto/errors.ts'
+import { overloaded } from '../atproto/errors.ts'
 import type { Schemas } from '../atproto/lexicon.ts'
 import { Mst } from '../atproto/mst.ts'
 import { type Did, recordUri } from '../atproto/syntax.ts'
@@ -27,9 +27,10 @@ interface Waiting {
 }
 
 interface Decided {
-  readonly waiting: Waiting
-  readonly change: Change
-  readonly answer: WriteAnswer
+  /** Absent for a refused and for a changeless write. */
+  readonly change?: Change | undefined
+  /** Tells the caller, refusals too: they rest on the writes that were decided before. */
+  readonly settle: () => void
 }
 
 interface Parts {
@@ -44,6 +45,7 @@ interface Parts {
  * - One batch of an actor runs at a time, and the head and tree move only after it is stored.
  * - Every write of a batch has its own commit, rev and seq, decided on the state before it.
  * - A refused write changes nothing for its neighbours, neither does one that cannot be stored.
+ * - Nobody is answered, not even by a refusal, before what the answer rests on is stored.
  *
  * For example: create A, create B and delete A arrive in one tick. They are decided in that order,
  * each on the tree that the one before left, and stored in one transaction. Should it fail, head
@@ -72,7 +74,11 @@ export class Writes {
         created = true
       })
       return await this.#actors.use(did, async ({ store, head }) => {
-        if (!created) await store.queue(outbox)
+        if (!created) {
+          await store.queue(outbox)
+          // The person was here: what their PDS refused before may be possible now.
+          await store.unpark()
+        }
         return { rev: head.rev }
       })
     })
@@ -98,49 +104,43 @@ export class Writes {
     const batch = this.#waiting.get(did) ?? []
     this.#waiting.delete(did)
     try {
-      await this.#actors.use(did, async (actor) => {
-        const decided = await this.#storeTogether(actor, batch)
-        for (const { waiting, answer } of decided) waiting.resolve(answer)
-      })
+      await this.#actors.use(did, (actor) => this.#storeTogether(actor, batch))
     } catch (error) {
       for (const { reject } of batch) reject(error)
     }
   }
 
-  async #storeTogether(actor: OpenActor, batch: readonly Waiting[]): Promise<Decided[]> {
+  async #storeTogether(actor: OpenActor, batch: readonly Waiting[]): Promise<void> {
     const start = await this.#state(actor)
     const { decided, state } = await this.#decide(actor, start, batch)
-    if (decided.length === 0) return []
-    try {
-      await actor.store.apply(decided.map(({ change }) => change))
-    } catch (error) {
-      const { did } = actor
-      this.#parts.log.error('shard.batch.failed', { did, writes: decided.length, error })
-      await this.#reload(actor)
-      if (decided.length === 1) throw error
-      return await this.#storeAlone(
-        actor,
-        decided.map(({ waiting }) => waiting),
-      )
+    const changes = decided.flatMap(({ change }) => change ?? [])
+    if (changes.length > 0) {
+      try {
+        await actor.store.apply(changes)
+      } catch (error) {
+        const { did } = actor
+        this.#parts.log.error('shard.batch.failed', { did, writes: changes.length, error })
+        await this.#reload(actor)
+        if (batch.length === 1) throw error
+        return await this.#storeAlone(actor, batch)
+      }
+      actor.head = state.head
+      this.#repos.keep(actor.did, state.tree)
     }
-    actor.head = state.head
-    this.#repos.keep(actor.did, state.tree)
-    return decided
+    for (const { settle } of decided) settle()
   }
 
-  async #storeAlone(actor: OpenActor, batch: readonly Waiting[]): Promise<Decided[]> {
-    const stored: Decided[] = []
+  async #storeAlone(actor: OpenActor, batch: readonly Waiting[]): Promise<void> {
     for (const waiting of batch) {
       try {
-        stored.push(...(await this.#storeTogether(actor, [waiting])))
+        await this.#storeTogether(actor, [waiting])
       } catch (error) {
         waiting.reject(error)
       }
     }
-    return stored
   }
 
-  /** Refused and changeless writes are answered here, the rest have to be stored first. */
+  /** Each on the state that the one before it left. */
   async #decide(
     actor: OpenActor,
     start: RepoState,
@@ -148,18 +148,13 @@ export class Writes {
   ): Promise<{ decided: Decided[]; state: RepoState }> {
     const decided: Decided[] = []
     let state = start
-    for (const waiting of batch) {
+    for (const { request, resolve, reject } of batch) {
       try {
-        const plan = await planWrite(state, waiting.request, this.#context(actor))
+        const plan = await planWrite(state, request, this.#context(actor))
         state = plan.state
-        if (plan.change === undefined) waiting.resolve(plan.answer)
-        else decided.push({ waiting, change: plan.change, answer: plan.answer })
+        decided.push({ change: plan.change, settle: () => resolve(plan.answer) })
       } catch (error) {
-        if (!(error instanceof XrpcError)) {
-          const { did, requestId } = waiting.request
-          this.#parts.log.error('shard.write.failed', { did, requestId, error })
-        }
-        waiting.reject(error)
+        decided.push({ settle: () => reject(error) })
       }
     }
     return { decided, state }

@@ -1,4 +1,5 @@
-import type { Did, Nsid, Rkey } from '../atproto/syntax.ts'
+import type { Cid } from '../atproto/cid.ts'
+import type { AtUri, Did, Nsid, Rkey } from '../atproto/syntax.ts'
 import type { View } from './actor.ts'
 import type { SqlValue } from './sql.ts'
 
@@ -13,10 +14,23 @@ export interface ListQuery {
   readonly view: View
 }
 
+export interface ListedRow {
+  readonly uri: AtUri
+  readonly cid: Cid
+  readonly rkey: Rkey
+  readonly blockId: number
+  /** Of the content. */
+  readonly bytes: number
+}
+
+/** Content of one page; in JSON it may grow sixfold, and a PDS passes on 10 MiB at most. */
+export const pageBytesMax = 1024 * 1024
+
 /**
  * One page of a collection. The boundary rule drives the query: each boundary is read in key order
  * up to the limit and the pages are merged, so that the cost depends on what is visible, not on
  * what is hidden. The page is full whenever enough visible records exist.
+ * @returns rows of `ListedRow`, without the content
  */
 export function listStatement(query: ListQuery): { sql: string; args: SqlValue[] } {
   const { did, collection, limit, cursor, order, view } = query
@@ -27,8 +41,8 @@ export function listStatement(query: ListQuery): { sql: string; args: SqlValue[]
   if (view === 'all') {
     const [low, high] = order === 'descending' ? ['', from] : [from, '\x7f']
     return {
-      sql: `select r.uri, r.cid, r.rkey, b.content from stratos_record r
-        join stratos_repo_block b on b.id = r."blockId"
+      sql: `select r.uri, r.cid, r.rkey, r."blockId", length(b.content) as bytes
+        from stratos_record r join stratos_repo_block b on b.id = r."blockId"
         where r.uri > $1 and r.uri < $2 order by r.uri ${direction} limit $3`,
       args: [prefix + low, prefix + high, limit],
     }
@@ -39,7 +53,7 @@ export function listStatement(query: ListQuery): { sql: string; args: SqlValue[]
       order by rkey ${direction} limit $3) as page${index}`,
   )
   return {
-    sql: `select r.uri, r.cid, r.rkey, b.content from (
+    sql: `select r.uri, r.cid, r.rkey, r."blockId", length(b.content) as bytes from (
         ${pages.join(' union ')} order by rkey ${direction} limit $3) as v
       join stratos_record r on r.uri = $4 || v.rkey
       join stratos_repo_block b on b.id = r."blockId"

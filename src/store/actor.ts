@@ -1,6 +1,6 @@
 import type { Cid } from '../atproto/cid.ts'
 import type { AtUri, Did, Nsid, Rkey, Tid } from '../atproto/syntax.ts'
-import { type ListQuery, listStatement } from './actor-list.ts'
+import { type ListedRow, type ListQuery, listStatement, pageBytesMax } from './actor-list.ts'
 import type { Sql, SqlValue, Statement } from './sql.ts'
 
 /** The newest commit of a repo and the numbers that the next Change continues. */
@@ -101,10 +101,13 @@ const postpone = `update stratos_outbox
   where collection = $1 and rkey = $2 and position = $3 and pending = 1`
 const park = `update stratos_outbox set parked = $4, pending = 0
   where collection = $1 and rkey = $2 and position = $3 and pending = 1`
+const unpark = `update stratos_outbox
+  set parked = null, pending = 1, attempts = 0, "nextAttemptAtMs" = 0 where parked is not null`
 const nextOutbox = `select collection, rkey, position, record, "pdsCid", attempts,
   "nextAttemptAtMs" from stratos_outbox where pending = 1 order by position limit $1`
 const selectHead =
   'select cid, rev, seq, "lastBlock", content from stratos_repo_root where did = $1'
+const selectBlock = 'select content from stratos_repo_block where id = $1'
 const selectEntries = 'select collection, rkey, cid from stratos_record order by uri'
 
 /** Statements of a Change. The first moves the head and refuses where it is not `before`. */
@@ -199,11 +202,20 @@ export class ActorStore {
     return row
   }
 
-  /** One page of the records that `query.view` may see. */
+  /** One page of the records that `query.view` may see, shorter where they are large. */
   async list(query: Omit<ListQuery, 'did'>): Promise<StoredRecord[]> {
     if (query.view !== 'all' && query.view.boundaries.length === 0) return []
     const { sql, args } = listStatement({ ...query, did: this.#did })
-    return await this.#sql.all<StoredRecord>(sql, ...args)
+    const page: StoredRecord[] = []
+    let left = pageBytesMax
+    for (const { blockId, bytes, ...row } of await this.#sql.all<ListedRow>(sql, ...args)) {
+      left -= bytes
+      if (left < 0 && page.length > 0) break
+      const [block] = await this.#sql.all<{ content: Uint8Array }>(selectBlock, blockId)
+      // Gone between the two statements: as if the page had been read a moment later.
+      if (block !== undefined) page.push({ ...row, content: block.content })
+    }
+    return page
   }
 
   /** CID and content of every record, in the order of the tree. */
@@ -244,6 +256,11 @@ export class ActorStore {
   async postpone(row: OutboxKey, nextAttemptAtMs: number): Promise<void> {
     const args = [row.collection, row.rkey, row.position, nextAttemptAtMs]
     await this.#sql.run([{ sql: postpone, args }])
+  }
+
+  /** Gives rows that were given up another try. */
+  async unpark(): Promise<void> {
+    await this.#sql.run([{ sql: unpark, args: [] }])
   }
 
   async park(row: OutboxKey, reason: string): Promise<void> {

@@ -116,19 +116,27 @@ export class ServiceStore {
   }
 
   /** Keeps the state of a sign-in that was started, and forgets those that are too old. */
-  async saveOauthState(key: string, value: string, nowMs: number): Promise<void> {
+  async saveOauthState(state: OauthState): Promise<void> {
+    const { key, value, address, nowMs } = state
     await this.#sql.run([
       { sql: 'delete from oauth_state where "createdAtMs" < $1', args: [nowMs - oauthStateMaxMs] },
       {
-        sql: 'insert into oauth_state (key, value, "createdAtMs") values ($1, $2, $3)',
-        args: [key, value, nowMs],
+        sql: 'insert into oauth_state (key, value, address, "createdAtMs") values ($1, $2, $3, $4)',
+        args: [key, value, address, nowMs],
       },
     ])
   }
 
-  async oauthStates(nowMs: number): Promise<number> {
-    const sql = 'select count(*) as count from oauth_state where "createdAtMs" >= $1'
-    return (await this.#sql.all<{ count: number }>(sql, nowMs - oauthStateMaxMs))[0]?.count ?? 0
+  /** Sign-ins that have not come back yet. */
+  async oauthStates(
+    address: string,
+    nowMs: number,
+  ): Promise<{ readonly all: number; readonly ofAddress: number }> {
+    const sql = `select (select count(*) from oauth_state where "createdAtMs" >= $1) as "all",
+      (select count(*) from oauth_state where address = $2 and "createdAtMs" >= $1) as "ofAddress"`
+    type Row = { readonly all: number; readonly ofAddress: number }
+    const [row] = await this.#sql.all<Row>(sql, nowMs - oauthStateMaxMs, address)
+    return row ?? { all: 0, ofAddress: 0 }
   }
 
   async oauthState(key: string, nowMs: number): Promise<string | undefined> {
@@ -150,9 +158,9 @@ export class ServiceStore {
     return clean
   }
 
-  /** The last thing that a process in good order says. */
-  async end(): Promise<void> {
-    await this.#mark('yes')
+  /** The last thing that a process in good order says; `unswept` leaves the sweep to the next. */
+  async end(state: 'swept' | 'unswept'): Promise<void> {
+    if (state === 'swept') await this.#mark('yes')
     await this.#sql.close()
   }
 
@@ -166,6 +174,14 @@ export class ServiceStore {
 type EnrollmentRow = Omit<Enrollment, 'did' | 'active' | 'boundaries'> & {
   readonly active: number
   readonly boundary: string | null
+}
+
+export interface OauthState {
+  readonly key: string
+  readonly value: string
+  /** Of whoever began, for limits. */
+  readonly address: string
+  readonly nowMs: number
 }
 
 /** A sign-in must come back within this time. */

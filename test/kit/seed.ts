@@ -52,7 +52,7 @@ export async function seed(dataDir: string, serviceDid: string, people: readonly
     await store.dropOauthSession(did)
   }
   await pool.close()
-  await store.end()
+  await store.end('swept')
 }
 
 /** A shard that keeps to the rules of one service. */

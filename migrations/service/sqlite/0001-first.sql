@@ -22,8 +22,12 @@ create table enrollment_boundary (
 create table oauth_state (
   key text primary key,
   value text not null,
+  -- Of whoever began, for limits.
+  address text not null,
   "createdAtMs" integer not null
 ) strict, without rowid;
+
+create index oauth_state_address on oauth_state (address);
 
 create index oauth_state_age on oauth_state ("createdAtMs");
 

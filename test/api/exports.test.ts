@@ -1,0 +1,40 @@
+import { expect, test } from 'bun:test'
+import { Exports } from '../../src/api/exports.ts'
+import { parseDid } from '../../src/atproto/syntax.ts'
+import { failureOf } from '../kit/wait.ts'
+
+const did = (name: string) => parseDid(`did:plc:${name}`)
+const mebibyte = 1024 * 1024
+const bytesOf = (length: number) => async () => new Uint8Array(length).fill(7)
+
+test('a second export of a repo is refused while the first is being sent', async () => {
+  const exports = new Exports()
+  await exports.stream(did('alice'), bytesOf(mebibyte))
+  const refusal = await failureOf(exports.stream(did('alice'), bytesOf(mebibyte)))
+  expect(refusal).toMatchObject({ status: 503, error: 'Overloaded' })
+})
+
+test('so are exports of others once too many bytes wait for slow clients', async () => {
+  const exports = new Exports()
+  await exports.stream(did('alice'), bytesOf(40 * mebibyte))
+  await exports.stream(did('bob'), bytesOf(40 * mebibyte))
+  const refusal = await failureOf(exports.stream(did('carol'), bytesOf(1)))
+  expect(refusal).toMatchObject({ status: 503, error: 'Overloaded' })
+})
+
+test('an export that was sent, cancelled or failed makes room', async () => {
+  const exports = new Exports()
+  const sent = await exports.stream(did('alice'), bytesOf(70 * mebibyte))
+  expect((await new Response(sent).bytes()).length).toBe(70 * mebibyte)
+  const cancelled = await exports.stream(did('alice'), bytesOf(70 * mebibyte))
+  await cancelled.cancel()
+  const broken = async () => {
+    throw new Error('the shard refused')
+  }
+  expect(await failureOf(exports.stream(did('alice'), broken))).toHaveProperty(
+    'message',
+    'the shard refused',
+  )
+  const last = await exports.stream(did('alice'), bytesOf(3))
+  expect(await new Response(last).bytes()).toEqual(new Uint8Array([7, 7, 7]))
+})

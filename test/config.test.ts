@@ -1,0 +1,292 @@
+import { describe, expect, test } from 'bun:test'
+import { existsSync, readFileSync } from 'node:fs'
+
+import { ConfigError, describeVariables, readConfig } from '../src/config.ts'
+
+/** For each variable, what it must refuse; a list of them, so that none is forgotten. */
+const badValues: Record<string, readonly string[]> = {
+  STRATOS_HOST: ['', ' '],
+  STRATOS_PORT: ['', '0', '-1', '65536', '3100.0', '0x10', '1e3', 'http', '31 00', '9'.repeat(20)],
+  STRATOS_PUBLIC_URL: [
+    '',
+    'stratos.example.com',
+    'https://stratos.example.com/path',
+    'https://stratos.example.com/?a',
+    'https://stratos.example.com/#a',
+    'https://user@stratos.example.com',
+    'ftp://stratos.example.com',
+    'http://stratos.example.com',
+    'javascript:alert(1)',
+  ],
+  STRATOS_SERVICE_DID: ['', 'stratos.example.com', 'did:web:', 'did:plc:abc', 'did:web:a b'],
+  STRATOS_SERVICE_FRAGMENT: ['', '#a', 'a b', 'a/b', 'x'.repeat(65)],
+  STRATOS_DATA_DIR: [''],
+  STRATOS_ALLOWED_DOMAINS: ['a,', ',', 'a,,b', 'a b', 'a/b', '-a', 'a,a', 'x'.repeat(64), 'ä'],
+  STRATOS_AUTO_ENROLL_DOMAINS: ['general,', 'general,general', 'a/b', 'unknown'],
+  STRATOS_ENROLLMENT_MODE: ['', 'closed', 'Open', 'open,allowlist'],
+  STRATOS_ALLOWED_DIDS: ['alice.example.com', 'did:plc:abc,', 'did:plc:abc,did:plc:abc', '*'],
+  STRATOS_ALLOWED_PDS_ENDPOINTS: ['pds.example.com', 'https://pds.example.com/x', '*'],
+  STRATOS_ALLOWED_REDIRECT_ORIGINS: ['app.example.com', 'https://app.example.com/x', '*'],
+  STRATOS_ADMIN_PASSWORD: ['', 'short', 'x'.repeat(15), `${' '.repeat(20)}short`],
+  STRATOS_DEV_MODE: ['', 'yes', 'on', 'TRUE', 'True', '2', 'truefalse'],
+  STRATOS_PLC_URL: ['', 'plc.directory', 'https://plc.directory/x', 'file:///etc'],
+  STRATOS_HANDLE_RESOLVER_URL: ['', 'api.example.com', 'https://api.example.com/xrpc'],
+  STRATOS_ALLOW_PRIVATE_NETWORK: ['', 'yes', 'no', 'TRUE', '-1'],
+  STRATOS_SIGNING_KEY_HEX: [
+    '',
+    'ab'.repeat(31),
+    'ab'.repeat(33),
+    'xy'.repeat(32),
+    '00'.repeat(32),
+    'ff'.repeat(32),
+  ],
+  STRATOS_SQLITE_SYNCHRONOUS: ['', 'off', 'extra', 'FULL'],
+  STRATOS_SHARDS: ['', '-1', '65', '1.5', 'all'],
+  STRATOS_ACTOR_HANDLES: ['', '0', '7', '100001', 'many'],
+  STRATOS_AUTH_FAILURES_PER_MINUTE: ['', '0', '1000001', 'none'],
+  STRATOS_TRUSTED_PROXIES: ['10.0.0.1', '10.0.0.0/33', '::/129', '10.0.0/8', 'proxy/8', '*'],
+  STRATOS_OAUTH_CLIENT_NAME: [''],
+  STRATOS_OPERATOR_CONTACT: [''],
+  STORAGE_BACKEND: ['', 'mysql', 'SQLITE'],
+  LOG_LEVEL: ['', 'verbose', 'INFO', 'trace'],
+}
+const names = describeVariables().map(({ name }) => name)
+const secrets = ['STRATOS_ADMIN_PASSWORD', 'STRATOS_SIGNING_KEY_HEX']
+
+test('every variable has bad values here', () => {
+  expect(Object.keys(badValues).toSorted()).toEqual(names.toSorted())
+})
+
+describe('a bad value is one line with name, fault and example, of', () => {
+  test.each(names)('%s', (name) => {
+    for (const value of badValues[name] ?? []) {
+      const [line = '', ...rest] = problemsOf({ [name]: value })
+      expect(rest).toEqual([])
+      expect(line).toStartWith(`${name} `)
+      expect(line).not.toContain('\n')
+      const [fault = '', example = ''] = line.slice(name.length + 1).split('; for example ')
+      expect(fault.length).toBeGreaterThan(10)
+      expect(example).toStartWith(`${name}=`)
+      expect(example.length).toBeGreaterThan(name.length + 1)
+    }
+  })
+
+  test.each(names.filter((name) => !secrets.includes(name)))(
+    '%s, whose example is good',
+    (name) => {
+      const [line = ''] = problemsOf({ [name]: badValues[name]?.[0] ?? '' })
+      const [, example = ''] = line.split(`; for example ${name}=`)
+      const beside: Record<string, Record<string, string>> = {
+        STRATOS_HOST: { STRATOS_PUBLIC_URL: 'https://stratos.example.com' },
+        STRATOS_AUTO_ENROLL_DOMAINS: { STRATOS_ALLOWED_DOMAINS: example },
+      }
+      expect(problemsOf({ ...beside[name], [name]: example })).toEqual([])
+    },
+  )
+})
+
+describe('all that is wrong is said at once', () => {
+  test('of each variable by itself', () => {
+    const env = Object.fromEntries(names.map((name) => [name, badValues[name]?.[0] ?? '']))
+    // Each name once, and nothing that is wrong only because another one is.
+    expect(problemsOf(env).map((line) => line.split(' ')[0])).toEqual(names)
+  })
+
+  test('of variables together, too', () => {
+    const env = {
+      STRATOS_PORT: 'x',
+      STRATOS_HOST: '0.0.0.0',
+      STRATOS_DEV_MODE: 'true',
+      STRATOS_AUTO_ENROLL_DOMAINS: 'b',
+      STRATOS_NO_SUCH_THING: '1',
+    }
+    const found = problemsOf(env).map((line) => line.split(' ')[0] ?? '')
+    expect(found.toSorted()).toEqual([
+      'STRATOS_AUTO_ENROLL_DOMAINS',
+      'STRATOS_DEV_MODE',
+      'STRATOS_NO_SUCH_THING',
+      'STRATOS_PORT',
+      'STRATOS_PUBLIC_URL',
+    ])
+  })
+})
+
+describe('the start is refused', () => {
+  const url = 'https://stratos.example.com'
+  test.each<[string, Record<string, string>, string]>([
+    ['beyond loopback without a public URL', { STRATOS_HOST: '0.0.0.0' }, 'STRATOS_PUBLIC_URL'],
+    ['beyond loopback by IPv6', { STRATOS_HOST: '::' }, 'STRATOS_PUBLIC_URL'],
+    [
+      'with a public URL in plain http',
+      { STRATOS_PUBLIC_URL: 'http://stratos.example.com' },
+      'STRATOS_PUBLIC_URL',
+    ],
+    [
+      'with a host that begins like loopback, in plain http',
+      { STRATOS_PUBLIC_URL: 'http://localhost.example.com' },
+      'STRATOS_PUBLIC_URL',
+    ],
+    [
+      'in development mode with a public host',
+      { STRATOS_DEV_MODE: 'true', STRATOS_HOST: '0.0.0.0', STRATOS_PUBLIC_URL: url },
+      'STRATOS_DEV_MODE',
+    ],
+    [
+      'in development mode with a public host and a loopback URL',
+      {
+        STRATOS_DEV_MODE: 'true',
+        STRATOS_HOST: '192.0.2.1',
+        STRATOS_PUBLIC_URL: 'http://localhost:3100',
+      },
+      'STRATOS_DEV_MODE',
+    ],
+    [
+      'in development mode with a public URL',
+      { STRATOS_DEV_MODE: '1', STRATOS_PUBLIC_URL: url },
+      'STRATOS_DEV_MODE',
+    ],
+    [
+      'with new people in a boundary that is none',
+      { STRATOS_ALLOWED_DOMAINS: 'a', STRATOS_AUTO_ENROLL_DOMAINS: 'a,b' },
+      'STRATOS_AUTO_ENROLL_DOMAINS',
+    ],
+    [
+      'with a boundary that grows too long',
+      { STRATOS_SERVICE_DID: `did:web:${'x'.repeat(240)}`, STRATOS_ALLOWED_DOMAINS: 'abcdefgh' },
+      'STRATOS_ALLOWED_DOMAINS',
+    ],
+    [
+      'at a loopback address to which no PDS returns',
+      { STRATOS_PUBLIC_URL: 'http://[::1]:3100' },
+      'STRATOS_PUBLIC_URL',
+    ],
+    [
+      'with more boundaries for new people than one person may have',
+      { STRATOS_ALLOWED_DOMAINS: Array.from({ length: 51 }, (_, at) => `b${at}`).join() },
+      'STRATOS_AUTO_ENROLL_DOMAINS',
+    ],
+    ['by a name that is no variable', { STRATOS_DEVMODE: 'true' }, 'STRATOS_DEVMODE'],
+    ['by an empty one, too', { STRATOS_COLLECTION: '' }, 'STRATOS_COLLECTION'],
+  ])('%s', (_, env, name) => {
+    const [line = '', ...rest] = problemsOf(env)
+    expect(rest).toEqual([])
+    expect(line).toStartWith(`${name} `)
+  })
+})
+
+test('a secret stands in no problem', () => {
+  const marks = ['s3cr3tt3xt', '5ec12e7']
+  const env = {
+    STRATOS_ADMIN_PASSWORD: 's3cr3tt3xt',
+    STRATOS_SIGNING_KEY_HEX: '5ec12e7'.repeat(8),
+    STRATOS_PUBLIC_URL: 'https://admin:s3cr3tt3xt@stratos.example.com',
+    STRATOS_PLC_URL: 'https://s3cr3tt3xt@plc.example.com/',
+    STRATOS_HANDLE_RESOLVER_URL: 'https://:s3cr3tt3xt@api.example.com',
+    STRATOS_ALLOWED_PDS_ENDPOINTS: 'https://a.example,https://b:s3cr3tt3xt@c.example',
+    STRATOS_SECRET: 's3cr3tt3xt',
+  }
+  const error = errorOf(env)
+  expect(error.problems).toHaveLength(Object.keys(env).length)
+  for (const mark of marks) {
+    expect(error.problems.join('\n')).not.toContain(mark)
+    expect(Bun.inspect(error)).not.toContain(mark)
+  }
+})
+
+test('with nothing set the service is on loopback, for development, and says so', () => {
+  const config = readConfig({ HOME: '/', PATH: '/bin' })
+  expect(config).toMatchObject({
+    host: '127.0.0.1',
+    port: 3100,
+    publicUrl: 'http://localhost:3100',
+    serviceDid: 'did:web:localhost%3A3100',
+    enrollmentMode: 'allowlist',
+    devMode: false,
+    privateNetwork: false,
+    synchronous: 'full',
+    adminPassword: '',
+  })
+  expect(config.warnings).toHaveLength(1)
+  expect(config.warnings[0]).toContain('development identity')
+  expect(Object.isFrozen(config)).toBe(true)
+})
+
+test('with a public URL and a proxy there is nothing to warn of', () => {
+  const env = { STRATOS_PUBLIC_URL: 'https://stratos.example.com/' }
+  const { warnings, ...config } = readConfig(env)
+  expect(config).toMatchObject({
+    publicUrl: 'https://stratos.example.com',
+    serviceDid: 'did:web:stratos.example.com',
+  })
+  expect(warnings).toHaveLength(1)
+  expect(warnings[0]).toStartWith('STRATOS_TRUSTED_PROXIES is not set')
+  const behind = readConfig({ ...env, STRATOS_TRUSTED_PROXIES: '10.0.0.0/8, fd00::/8' })
+  expect(behind).toMatchObject({ warnings: [], trustedProxies: ['10.0.0.0/8', 'fd00::/8'] })
+})
+
+test.each([
+  ['true', true],
+  ['1', true],
+  ['false', false],
+  ['0', false],
+  [' false ', false],
+])('%j is %p', (text, value) => {
+  expect(readConfig({ STRATOS_DEV_MODE: text }).devMode).toBe(value)
+  expect(readConfig({ STRATOS_ALLOW_PRIVATE_NETWORK: text }).privateNetwork).toBe(value)
+})
+
+test('development mode is for every name of loopback', () => {
+  for (const host of ['127.0.0.1', '127.8.9.10', 'localhost', '::1', '[::1]']) {
+    expect(problemsOf({ STRATOS_DEV_MODE: 'true', STRATOS_HOST: host })).toEqual([])
+  }
+  for (const url of ['http://localhost:3100', 'http://127.0.0.1', 'https://localhost']) {
+    expect(problemsOf({ STRATOS_DEV_MODE: 'true', STRATOS_PUBLIC_URL: url })).toEqual([])
+  }
+})
+
+test('new people get all boundaries where nothing is said, and none where nothing is named', () => {
+  const env = { STRATOS_ALLOWED_DOMAINS: 'a, b', STRATOS_PUBLIC_URL: 'https://s.example' }
+  const all = ['did:web:s.example/a', 'did:web:s.example/b']
+  expect(readConfig(env)).toMatchObject({ boundaries: all, newBoundaries: all })
+  for (const empty of ['', ' ']) {
+    const config = readConfig({ ...env, STRATOS_AUTO_ENROLL_DOMAINS: empty })
+    expect(config).toMatchObject({ boundaries: all, newBoundaries: [] })
+  }
+  const one = readConfig({ ...env, STRATOS_AUTO_ENROLL_DOMAINS: 'b' })
+  expect(one.newBoundaries).toEqual(['did:web:s.example/b'])
+})
+
+const readme = new URL('../README.md', import.meta.url)
+
+test.skipIf(!existsSync(readme))('the README’s table names every variable and its default', () => {
+  const rows = readFileSync(readme, 'utf8')
+    .split('\n')
+    .filter((line) => line.startsWith('| `'))
+    .map((line) => line.split('|').map((cell) => cell.trim()))
+  const shown = rows.map(([, name, fallback]) => [name, fallback])
+  for (const { name, fallback } of describeVariables()) {
+    expect(shown).toContainEqual([`\`${name}\``, fallback])
+  }
+  const listed = shown.map(([name]) => name ?? '').filter((name) => /^`(STRATOS_|LOG_)/.test(name))
+  expect(listed.filter((name) => !names.includes(name.replaceAll('`', '')))).toEqual([])
+})
+
+function problemsOf(env: Record<string, string>): readonly string[] {
+  try {
+    readConfig(env)
+    return []
+  } catch (error) {
+    if (error instanceof ConfigError) return error.problems
+    throw error
+  }
+}
+
+function errorOf(env: Record<string, string>): ConfigError {
+  try {
+    readConfig(env)
+  } catch (error) {
+    if (error instanceof ConfigError) return error
+    throw error
+  }
+  throw new Error('the configuration was taken')
+}

@@ -1,0 +1,103 @@
+import { Database } from 'bun:sqlite'
+import { afterEach, beforeEach, expect, test } from 'bun:test'
+import { join } from 'node:path'
+import { ServiceKey } from '../../src/atproto/keys.ts'
+import { createLog } from '../../src/lib/log.ts'
+import { Background } from '../../src/service/background.ts'
+import { Enrollments } from '../../src/service/enrollment.ts'
+import { eventually } from '../kit/wait.ts'
+import { temporaryFolder } from '../store/temporary.ts'
+import { Delivering, type Person } from './delivering.ts'
+import { a, b, serviceDid } from './posts.ts'
+
+const folder = temporaryFolder()
+let world: Delivering
+let alice: Person
+let bob: Person
+
+beforeEach(async () => {
+  world = await Delivering.open(join(folder, crypto.randomUUID()))
+  alice = await world.person()
+  bob = await world.person()
+})
+
+afterEach(async () => {
+  await world[Symbol.asyncDispose]()
+})
+
+test('after an end in order only marked actors are looked at', async () => {
+  await leftBehind()
+  await world.store.markOutbox(bob.did)
+  const background = start({ clean: true })
+  await world.quiet()
+  expect(await background.stop()).toBe('swept')
+  expect(world.pds.written).toEqual(['put bob'])
+})
+
+test('after a kill everybody is looked at', async () => {
+  await leftBehind()
+  const background = start({ clean: false })
+  await eventually('both stubs', () => (world.pds.written.length === 2 ? true : undefined))
+  await world.quiet()
+  expect(await background.stop()).toBe('swept')
+})
+
+test('a sweep that is cut short is left to the next start', async () => {
+  await leftBehind()
+  expect(await start({ clean: false }).stop()).toBe('unswept')
+})
+
+test('one broken actor does not hide the rows of the others, and is looked at again', async () => {
+  await leftBehind()
+  const [broken, good] = [alice, bob].toSorted((one, other) => (one.did < other.did ? -1 : 1))
+  await world.house.pool.close()
+  {
+    using database = new Database(broken?.actor.database ?? '')
+    database.run('drop table stratos_outbox')
+  }
+  const background = start({ clean: false })
+  await eventually('other stub', () => (world.pds.written.length === 1 ? true : undefined))
+  expect(world.pds.callsOf(good?.did ?? '')).toHaveLength(1)
+  expect(await background.stop()).toBe('unswept')
+  expect(world.log.some((line) => line.includes(broken?.did ?? 'nobody'))).toBeTrue()
+})
+
+test('records that are due are queued', async () => {
+  await world.store.setBoundaries(alice.did, [b])
+  const background = start({ clean: true })
+  const look = () => world.pds.at(alice.did, serviceDid, 'zone.stratos.actor.enrollment')
+  expect(await eventually('enrollment record', look)).toMatchObject({ boundaries: [{ value: b }] })
+  await world.quiet()
+  expect(await background.stop()).toBe('swept')
+})
+
+/** Rows whose marks were lost, and the outbox of the process that finds them. */
+async function leftBehind(): Promise<void> {
+  await world.outbox.stop()
+  await alice.post('alice')
+  await bob.post('bob')
+  for (const { did } of [alice, bob]) await world.store.clearOutbox(did)
+  world.outbox = world.fresh()
+}
+
+function start({ clean }: { readonly clean: boolean }): Background {
+  const { store, outbox } = world
+  const log = createLog('info', (line) => void world.log.push(line))
+  const rules = {
+    serviceDid,
+    publicUrl: 'https://stratos.test',
+    mode: 'open',
+    allowedDids: [],
+    allowedPds: [],
+    boundaries: [a, b],
+    newBoundaries: [],
+  } as const
+  const enrollments = new Enrollments(rules, {
+    store,
+    outbox,
+    log,
+    call: (did, requestId, call) => world.house.pool.call(did, requestId, call),
+    key: ServiceKey.generate(),
+  })
+  return new Background({ clean, store, outbox, enrollments, log })
+}

@@ -1,0 +1,178 @@
+import { join } from 'node:path'
+import type { Did, Nsid } from '../../src/atproto/syntax.ts'
+import { parseRkey } from '../../src/atproto/syntax.ts'
+import { folder as texts } from '../../src/lib/embed.macro.ts' with { type: 'macro' }
+import { createLog } from '../../src/lib/log.ts'
+import { Pds, SessionLost } from '../../src/remote/pds.ts'
+import type { CallActor } from '../../src/service/calls.ts'
+import { Outbox } from '../../src/service/outbox.ts'
+import { migrateSqlite } from '../../src/store/migrate.ts'
+import { ServiceStore } from '../../src/store/service.ts'
+import type { Sql } from '../../src/store/sql.ts'
+import { openSqlite } from '../../src/store/sqlite.ts'
+import { eventually } from '../kit/wait.ts'
+import { type Actor, House } from '../shard/pools.ts'
+import { collection, serviceDid } from './posts.ts'
+import { PdsServer } from './pds-server.ts'
+
+/** Where a test may step in; each passes on to the real part by default. */
+export interface Seams {
+  call(pass: CallActor): CallActor
+  /** Statements of the service store, before they run. */
+  run(sql: string): Promise<void>
+}
+
+/** An outbox with real stores and a real shard, and somebody's PDS on the other side. */
+export class Delivering implements AsyncDisposable {
+  readonly house: House
+  readonly store: ServiceStore
+  readonly pds: PdsServer
+  readonly log: string[] = []
+  /** Whose OAuth session is lost. */
+  readonly signedOut = new Set<Did>()
+  /** Looks at the use of a session before it is given. */
+  beforeSession: (did: Did) => Promise<void> = async () => undefined
+  outbox: Outbox
+  readonly seams: Seams
+
+  private constructor(parts: { house: House; store: ServiceStore; seams: Seams }) {
+    this.house = parts.house
+    this.store = parts.store
+    this.seams = parts.seams
+    this.pds = new PdsServer()
+    this.outbox = this.fresh()
+  }
+
+  static async open(dataDir: string): Promise<Delivering> {
+    const seams: Seams = { call: (pass) => pass, run: async () => undefined }
+    const house = await House.open('inline', dataDir)
+    const options = { synchronous: 'normal', cacheKib: 256, exclusive: true } as const
+    const sqlite = openSqlite(join(dataDir, '..', `${crypto.randomUUID()}.sqlite`), options)
+    await migrateSqlite(sqlite, texts('migrations/service/sqlite'))
+    const sql: Sql = {
+      all: (text, ...args) => sqlite.all(text, ...args),
+      run: async (batch) => {
+        for (const statement of batch) await seams.run(statement.sql)
+        await sqlite.run(batch)
+      },
+      close: () => sqlite.close(),
+    }
+    return new Delivering({ house, store: new ServiceStore(sql), seams })
+  }
+
+  /** The outbox of the next process; the one before it has to be stopped. */
+  fresh(): Outbox {
+    const pass: CallActor = (did, requestId, call) => this.house.pool.call(did, requestId, call)
+    return new Outbox({
+      store: this.store,
+      call: (did, requestId, call) => this.seams.call(pass)(did, requestId, call),
+      pds: (did) => new Pds({ did, session: () => this.#session(did), now: Date.now }),
+      service: `${serviceDid}#atproto_pns`,
+      log: createLog('info', (line) => void this.log.push(line)),
+    })
+  }
+
+  /** An enrolled person with an empty repo, of whom nothing is due. */
+  async person(): Promise<Person> {
+    const actor = await this.house.actor()
+    await this.enroll(actor)
+    await this.store.clearOutbox(actor.did)
+    return new Person(this, actor)
+  }
+
+  async enroll({ did, signingKey }: Actor): Promise<void> {
+    const person = {
+      did,
+      signingKey,
+      boundaries: [],
+      pdsEndpoint: this.pds.url,
+      rkey: serviceDid,
+      enrolledAt: new Date().toISOString(),
+      scope: 'atproto',
+    }
+    await this.store.enroll(person, '{}')
+  }
+
+  /** Until nothing is due for anybody. */
+  async quiet(): Promise<void> {
+    const look = async () => ((await this.store.outboxDirty()).length === 0 ? true : undefined)
+    await eventually('end of all deliveries', look, { withinMs: 4_000, everyMs: 2 })
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.outbox.stop()
+    await this.house.pool.close()
+    await this.store.end('swept')
+    await this.pds[Symbol.asyncDispose]()
+  }
+
+  async #session(did: Did) {
+    const lost = this.signedOut.has(did)
+    await this.beforeSession(did)
+    if (lost) throw new SessionLost(did)
+    return {
+      fetchHandler: (path: string, init?: RequestInit) => fetch(new URL(path, this.pds.url), init),
+      getTokenInfo: () => Promise.reject(new Error('nobody asks')),
+    }
+  }
+}
+
+/** Somebody who writes through the service. */
+export class Person {
+  readonly actor: Actor
+  readonly #world: Delivering
+
+  constructor(world: Delivering, actor: Actor) {
+    this.#world = world
+    this.actor = actor
+  }
+
+  get did(): Did {
+    return this.actor.did
+  }
+
+  /** Writes private posts, as the service's own door does: under a hold. */
+  async post(...rkeys: readonly string[]): Promise<void> {
+    await this.held(async () => {
+      for (const rkey of rkeys) await this.actor.create(rkey, { stubs })
+    })
+  }
+
+  async remove(...rkeys: readonly string[]): Promise<void> {
+    await this.held(async () => {
+      for (const rkey of rkeys) await this.actor.remove(rkey, { stubs })
+    })
+  }
+
+  /** Queues a record for the PDS, at one key or at many, that no write is behind. */
+  async queue(keys: string | readonly string[], record: object | null, nsid: Nsid = collection) {
+    const text = record === null ? null : JSON.stringify(record)
+    const rkeys = typeof keys === 'string' ? [keys] : keys
+    const outbox = rkeys.map((rkey) => ({
+      collection: nsid,
+      rkey: parseRkey(rkey),
+      record: text,
+    }))
+    await this.held(async () => {
+      await this.#world.house.pool.call(this.did, 'test', { kind: 'queue', outbox })
+    })
+  }
+
+  /** What the outbox still has to deliver. */
+  async pending(): Promise<string[]> {
+    const ask = { kind: 'outbox', limit: 100 } as const
+    const { rows } = await this.#world.house.pool.call(this.did, 'test', ask)
+    return rows.map(({ rkey }) => rkey)
+  }
+
+  async held(task: () => Promise<void>): Promise<void> {
+    const release = await this.#world.outbox.hold(this.did)
+    try {
+      await task()
+    } finally {
+      release()
+    }
+  }
+}
+
+export const stubs: readonly Nsid[] = [collection]

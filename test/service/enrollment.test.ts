@@ -1,0 +1,222 @@
+import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
+import { join } from 'node:path'
+import { encode } from '../../src/atproto/cbor.ts'
+import { ServiceKey, verifySignature } from '../../src/atproto/keys.ts'
+import type { Did } from '../../src/atproto/syntax.ts'
+import { createLog } from '../../src/lib/log.ts'
+import { attest } from '../../src/service/attestation.ts'
+import { Enrollments, type EnrollmentRules } from '../../src/service/enrollment.ts'
+import type { CallActor } from '../../src/service/calls.ts'
+import { failureOf } from '../kit/wait.ts'
+import { textOf } from '../kit/xrpc.ts'
+import { newDid } from '../shard/pools.ts'
+import { temporaryFolder } from '../store/temporary.ts'
+import { Delivering } from './delivering.ts'
+import { a, b, c, serviceDid } from './posts.ts'
+
+const folder = temporaryFolder()
+const key = ServiceKey.generate()
+const nsid = 'zone.stratos.actor.enrollment'
+const base: EnrollmentRules = {
+  serviceDid: 'did:web:localhost%3A3100',
+  publicUrl: 'http://localhost:3100',
+  mode: 'open',
+  allowedDids: [],
+  allowedPds: [],
+  boundaries: [a, b, c],
+  newBoundaries: [a, c],
+}
+const rkey = 'did:web:localhost:3100'
+
+let world: Delivering
+let alice: Did
+
+beforeEach(async () => {
+  world = await Delivering.open(join(folder, crypto.randomUUID()))
+  alice = newDid()
+})
+
+afterEach(async () => {
+  await world[Symbol.asyncDispose]()
+})
+
+describe('an allow list', () => {
+  const listed = {
+    mode: 'allowlist',
+    allowedDids: ['did:plc:in'],
+    allowedPds: ['https://in'],
+  } as const
+
+  test('keeps out whoever is on none of its parts', () => {
+    const enrollments = made(listed)
+    const refused = () => enrollments.checkEligible(alice, 'https://in.test')
+    expect(refused).toThrow(
+      expect.objectContaining({
+        status: 403,
+        error: 'EnrollmentDenied',
+        fields: { reason: 'NotInAllowlist' },
+      }),
+    )
+    expect(() => made({ mode: 'allowlist' }).checkEligible(alice, '')).toThrow()
+  })
+
+  test('lets in a DID, and everybody on a PDS', () => {
+    const dids = made({ ...listed, allowedDids: [alice] })
+    expect(() => dids.checkEligible(alice, 'https://out')).not.toThrow()
+    expect(() => made(listed).checkEligible(alice, 'https://in')).not.toThrow()
+    expect(() => made({}).checkEligible(alice, 'https://out')).not.toThrow()
+  })
+})
+
+test('an enrollment that fails leaves nobody enrolled, and a second try succeeds', async () => {
+  for (const kind of ['key', 'open']) {
+    world.seams.call = (pass) => async (did, requestId, call) => {
+      if (call.kind === kind) throw new Error('a fault on the way')
+      return await pass(did, requestId, call)
+    }
+    expect(await failureOf(enroll(made({})))).toEqual(new Error('a fault on the way'))
+    expect(await made({}).find(alice)).toBeUndefined()
+  }
+  world.seams.call = (pass) => pass
+  await enroll(made({}))
+  await world.quiet()
+  expect(await made({}).find(alice)).toMatchObject({ did: alice, active: true, boundaries: [a, c] })
+  expect(world.pds.written).toEqual([`put ${rkey}`])
+})
+
+test('the PDS record is a signpost with an attestation that verifies', async () => {
+  const { signingKey, enrolledAt } = await enroll(made({}))
+  await world.quiet()
+  const record = world.pds.at(alice, rkey, nsid)
+  expect(record).toEqual({
+    $type: nsid,
+    service: 'http://localhost:3100',
+    boundaries: [{ value: a }, { value: c }],
+    signingKey,
+    attestation: { sig: { $bytes: expect.any(String) }, signingKey: key.did },
+    createdAt: enrolledAt,
+  })
+  expectAttested(record, { boundaries: [a, c], did: alice, signingKey })
+})
+
+test('an attestation covers the boundaries in order, whatever order they came in', () => {
+  const claim = { did: alice, signingKey: 'did:key:z', boundaries: [c, a, b] }
+  const attestation = attest(claim, key)
+  expect(attest({ ...claim, boundaries: [a, b, c] }, key)).toEqual(attestation)
+  expectAttested({ attestation }, { ...claim, boundaries: [a, b, c] })
+  expect(claim.boundaries).toEqual([c, a, b])
+})
+
+test('enrolling again keeps key, date and boundaries, and rewrites the PDS record', async () => {
+  const first = await enroll(made({}))
+  await made({}).setBoundaries(alice, [b], 'test')
+  await world.quiet()
+  world.pds.remove(alice, rkey, nsid)
+  const second = await enroll(made({}), { pdsEndpoint: 'https://moved.test', scope: 'less' })
+  await world.quiet()
+  const { signingKey, enrolledAt } = first
+  expect(second).toMatchObject({ signingKey, enrolledAt, boundaries: [b], scope: 'less' })
+  expect(await made({}).find(alice)).toEqual({ ...second, pdsEndpoint: 'https://moved.test' })
+  expect(world.pds.at(alice, rkey, nsid)).toMatchObject({ boundaries: [{ value: b }] })
+})
+
+test('boundaries that the service no longer has are neither found nor published', async () => {
+  await enroll(made({}))
+  const fewer = made({ boundaries: [a, b] })
+  expect((await fewer.find(alice))?.boundaries).toEqual([a])
+  const { signingKey } = await enroll(fewer)
+  await world.quiet()
+  const record = world.pds.at(alice, rkey, nsid)
+  expect(record).toMatchObject({ boundaries: [{ value: a }] })
+  expectAttested(record, { boundaries: [a], did: alice, signingKey })
+  // The row keeps them, for the day on which the operator brings the boundary back.
+  expect((await made({}).find(alice))?.boundaries).toEqual([a, c])
+})
+
+describe('setting boundaries', () => {
+  test('of somebody who is not enrolled is refused', async () => {
+    const failure = await failureOf(made({}).setBoundaries(alice, [a], 'test'))
+    expect(failure).toMatchObject({ status: 404, error: 'NotEnrolled' })
+  })
+
+  test('to one that the service lacks is refused and changes nothing', async () => {
+    await enroll(made({}))
+    for (const name of ['a', `${serviceDid}/x`, '']) {
+      const failure = await failureOf(made({}).setBoundaries(alice, [b, name], 'test'))
+      expect(failure).toMatchObject({ status: 400, error: 'InvalidRequest' })
+    }
+    expect((await made({}).find(alice))?.boundaries).toEqual([a, c])
+  })
+
+  test('counts at once and rewrites the PDS record', async () => {
+    const enrollments = made({})
+    await enroll(enrollments)
+    expect(await enrollments.setBoundaries(alice, [c, b, c], 'test')).toEqual([b, c])
+    expect((await enrollments.find(alice))?.boundaries).toEqual([b, c])
+    await world.quiet()
+    expect(world.pds.at(alice, rkey, nsid)).toMatchObject({
+      boundaries: [{ value: b }, { value: c }],
+    })
+    expect(await enrollments.setBoundaries(alice, [], 'test')).toEqual([])
+    await world.quiet()
+    expect(world.pds.at(alice, rkey, nsid)).toMatchObject({ boundaries: [] })
+  })
+
+  test('twice at once leaves both sides with the last', async () => {
+    const enrollments = made({})
+    await enroll(enrollments)
+    const sets = [[a], [b], [a, b], [c]]
+    await Promise.all(sets.map((names) => enrollments.setBoundaries(alice, names, 'test')))
+    await world.quiet()
+    expect((await enrollments.find(alice))?.boundaries).toEqual([c])
+    expect(world.pds.at(alice, rkey, nsid)).toMatchObject({ boundaries: [{ value: c }] })
+  })
+
+  test('that cannot be queued for the PDS counts here, and is queued later', async () => {
+    const enrollments = made({})
+    await enroll(enrollments)
+    await world.quiet()
+    world.seams.call = (pass) => async (did, requestId, call) => {
+      if (call.kind === 'queue') throw new Error('killed in between')
+      return await pass(did, requestId, call)
+    }
+    expect(await enrollments.setBoundaries(alice, [b], 'test')).toEqual([b])
+    expect(world.log.some((line) => line.includes('enrollment.record.not-queued'))).toBeTrue()
+    expect((await enrollments.find(alice))?.boundaries).toEqual([b])
+    world.seams.call = (pass) => pass
+    await made({}).queueDueRecords('test')
+    await world.quiet()
+    expect(world.pds.at(alice, rkey, nsid)).toMatchObject({ boundaries: [{ value: b }] })
+    expect(await world.store.recordsDue()).toEqual([])
+  })
+})
+
+function made(over: Partial<EnrollmentRules>): Enrollments {
+  const pass: CallActor = (did, requestId, call) => world.house.pool.call(did, requestId, call)
+  return new Enrollments(
+    { ...base, ...over },
+    {
+      store: world.store,
+      call: (did, requestId, call) => world.seams.call(pass)(did, requestId, call),
+      outbox: world.outbox,
+      key,
+      log: createLog('info', (line) => void world.log.push(line)),
+    },
+  )
+}
+
+function enroll(enrollments: Enrollments, over: { pdsEndpoint?: string; scope?: string } = {}) {
+  const person = { did: alice, pdsEndpoint: world.pds.url, scope: 'atproto', ...over }
+  return enrollments.enroll({ ...person, oauthSession: '{}', requestId: 'test' })
+}
+
+function expectAttested(
+  record: object | undefined,
+  claim: { boundaries: string[]; did: string; signingKey: string },
+): void {
+  const attestation: unknown = Reflect.get(record ?? {}, 'attestation')
+  const sig: unknown = Reflect.get(Object(attestation), 'sig')
+  const bytes = encode(claim)
+  const signature = Uint8Array.fromBase64(textOf(Object(sig), '$bytes'))
+  expect(verifySignature({ didKey: key.did, bytes, sig: signature })).toBeTrue()
+}

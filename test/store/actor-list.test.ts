@@ -1,0 +1,174 @@
+import { expect, test } from 'bun:test'
+import fc from 'fast-check'
+import { parseNsid, parseRkey, type Rkey } from '../../src/atproto/syntax.ts'
+import type { RecordOp, View } from '../../src/store/actor.ts'
+import { pageBytesMax } from '../../src/store/actor-list.ts'
+import { Actor, collection, place, put } from './changes.ts'
+import { temporaryFolder } from './temporary.ts'
+
+const folder = temporaryFolder()
+const names = ['a', 'b', 'c', 'd']
+/** The first one opens like the second one, and record keys sort around each other. */
+const collections = [parseNsid('zone.stratos.feed.pos'), collection]
+
+const rkey = fc.stringMatching(/^[0aZ~:_-]{1,3}$/)
+const record = fc.record({
+  collection: fc.constantFrom(...collections),
+  rkey,
+  boundaries: fc.subarray(names, { minLength: 1 }),
+  deleted: fc.oneof({ weight: 3, arbitrary: fc.constant(false) }, fc.constant(true)),
+})
+type Listed = typeof record extends fc.Arbitrary<infer One> ? One : never
+
+const records = fc.uniqueArray(record, {
+  maxLength: 25,
+  selector: (one) => `${one.collection}/${one.rkey}`,
+})
+const view: fc.Arbitrary<View> = fc.oneof(
+  fc.constant('all' as const),
+  fc.record({ boundaries: fc.subarray([...names, 'unknown']) }),
+)
+const query = fc.record({
+  collection: fc.constantFrom(...collections),
+  view,
+  order: fc.constantFrom('ascending' as const, 'descending' as const),
+  limit: fc.integer({ min: 1, max: 8 }),
+  cursor: fc.option(rkey, { nil: undefined }),
+})
+type Query = typeof query extends fc.Arbitrary<infer One> ? One : never
+
+test('a page holds what a naive search over all records finds, and is full when it can be', async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      records,
+      fc.array(query, { minLength: 5, maxLength: 15 }),
+      async (records, queries) => {
+        const actor = await actorWith(records)
+        for (const query of queries) {
+          const cursor = query.cursor === undefined ? undefined : parseRkey(query.cursor)
+          const page = await actor.store.list({ ...query, cursor })
+          expect<string[]>(page.map((row) => row.uri)).toEqual(naive(records, query))
+        }
+        await actor.store.close()
+      },
+    ),
+    { numRuns: 40 },
+  )
+})
+
+test('pages from the start give every visible record once', async () => {
+  await fc.assert(
+    fc.asyncProperty(records, query, async (records, query) => {
+      const actor = await actorWith(records)
+      const seen: string[] = []
+      for (let cursor: Rkey | undefined; ;) {
+        const page = await actor.store.list({ ...query, cursor })
+        seen.push(...page.map((row) => row.uri))
+        if (page.length < query.limit) break
+        cursor = page.at(-1)?.rkey
+      }
+      expect(seen).toEqual(naive(records, { ...query, cursor: undefined, limit: records.length }))
+      await actor.store.close()
+    }),
+    { numRuns: 25 },
+  )
+})
+
+test('what is hidden leaves no trace: a page is the same as if it had never been', async () => {
+  await fc.assert(
+    fc.asyncProperty(records, query, async (records, { view, ...query }) => {
+      fc.pre(view !== 'all')
+      const visible = records.filter((record) => isVisible(record, view))
+      const [whole, part] = [await actorWith(records), await actorWith(visible)]
+      const cursor = query.cursor === undefined ? undefined : parseRkey(query.cursor)
+      const pages = await Promise.all(
+        [whole, part].map((actor) => actor.store.list({ ...query, view, cursor })),
+      )
+      expect(pages[0]).toEqual(pages[1] ?? [])
+      await Promise.all([whole.store.close(), part.store.close()])
+    }),
+    { numRuns: 20 },
+  )
+})
+
+test('a page carries content and CID of each record', async () => {
+  const actor = await actorWith([
+    { collection, rkey: 'one', boundaries: ['a'], deleted: false },
+    { collection, rkey: 'two', boundaries: ['a', 'b'], deleted: false },
+  ])
+  const base = { collection, limit: 10, order: 'descending' } as const
+  for (const view of ['all', { boundaries: ['a', 'b'] }] as const) {
+    expect(await actor.store.list({ ...base, view })).toEqual(
+      ['two', 'one'].map((rkey) => {
+        const { cid, content } = put(`${collection}/${rkey}`, 0).put
+        const { uri, rkey: key } = place(rkey)
+        return { uri, cid, rkey: key, content }
+      }),
+    )
+  }
+  await actor.store.close()
+})
+
+test('a page of large records is shorter, and never empty', async () => {
+  const actor = await Actor.open(folder)
+  const sizes = [300_000, 300_000, 300_000, 300_000, pageBytesMax + 1, 1]
+  const ops = sizes.map((size, index): RecordOp => {
+    const written = put('x'.repeat(size), index + 1)
+    const op = { action: 'create', before: [], after: ['a'] } as const
+    return Object.assign(op, written, place(`${index}`))
+  })
+  await actor.commit(ops)
+  const base = { collection, limit: 10, order: 'ascending' } as const
+  for (const view of ['all', { boundaries: ['a'] }] as const) {
+    const pages: string[][] = []
+    for (let cursor: Rkey | undefined; ;) {
+      const page = await actor.store.list({ ...base, view, cursor })
+      if (page.length === 0) break
+      pages.push(page.map(({ rkey }) => rkey))
+      cursor = page.at(-1)?.rkey
+    }
+    expect(pages).toEqual([['0', '1', '2'], ['3'], ['4'], ['5']])
+  }
+  await actor.store.close()
+})
+
+/** An actor who wrote all of the records, and then deleted some. */
+async function actorWith(records: readonly Listed[]): Promise<Actor> {
+  const actor = await Actor.open(folder)
+  const ops = records.map((record, index): RecordOp => {
+    const { rkey, collection, boundaries } = record
+    const written = put(`${collection}/${rkey}`, index + 1)
+    const at = place(rkey, collection)
+    return { ...at, ...written, action: 'create', before: [], after: boundaries }
+  })
+  await actor.commit(ops)
+  const deletions = records
+    .filter(({ deleted }) => deleted)
+    .map(({ rkey, collection, boundaries }): RecordOp => {
+      const prev = put(`${collection}/${rkey}`, 0).put.cid
+      const op = { action: 'delete', prev, before: boundaries, after: [] } as const
+      return Object.assign(op, place(rkey, collection))
+    })
+  await actor.commit(deletions)
+  return actor
+}
+
+function naive(records: readonly Listed[], query: Query): string[] {
+  const { collection, view, order, limit, cursor } = query
+  const sign = order === 'ascending' ? 1 : -1
+  return records
+    .filter((record) => record.collection === collection && isVisible(record, view))
+    .map(({ rkey }) => rkey)
+    .filter((rkey) => cursor === undefined || compare(rkey, cursor) * sign > 0)
+    .sort((a, b) => compare(a, b) * sign)
+    .slice(0, limit)
+    .map((rkey) => place(rkey, collection).uri)
+}
+
+function isVisible({ deleted, boundaries }: Listed, view: View): boolean {
+  return !deleted && (view === 'all' || boundaries.some((name) => view.boundaries.includes(name)))
+}
+
+function compare(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0
+}
