@@ -55,7 +55,7 @@ export class Schemas {
         throw new ValidationError(`Record/$type must be ${collection}`)
       }
       checkStrictly(this.#lexicons, { definition, value: record, path: 'Record' })
-      this.#lexicons.assertValidRecord(collection, jsonToLex(record))
+      this.#lexicons.assertValidRecord(collection, lexValue(record))
       return record
     } catch (error) {
       throw refusal(error, 'InvalidRecord')
@@ -134,6 +134,17 @@ function refusal(error: unknown, name: 'InvalidRecord' | 'InvalidRequest'): unkn
     return new XrpcError(400, name, error.message.replace('$', 'Record'), { cause: error })
   }
   return error
+}
+
+/** A record in the form that the package checks: links as objects of its own. */
+function lexValue(record: DataObject): unknown {
+  try {
+    return jsonToLex(record)
+  } catch (error) {
+    // It takes any object with `cid` and `mimeType` for a blob of the old form.
+    if (!(error instanceof Error)) throw error
+    throw new ValidationError('Record holds a blob of the old form whose "cid" is none')
+  }
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

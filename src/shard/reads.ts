@@ -1,5 +1,5 @@
 import { carBlock, carHeader } from '../atproto/car.ts'
-import { cidToBytes } from '../atproto/cid.ts'
+import { cidMatches, cidToBytes } from '../atproto/cid.ts'
 import { decode } from '../atproto/cbor.ts'
 import { type DataObject, isDataObject } from '../atproto/data.ts'
 import { XrpcError } from '../atproto/errors.ts'
@@ -11,7 +11,7 @@ import type { ActorAnswers, ListCall, ReadCall, RecordAnswer } from '../service/
 import type { Targets } from '../service/targets.ts'
 import type { StoredRecord, View } from '../store/actor.ts'
 import type { Actors, OpenActor } from './actors.ts'
-import type { Repos } from './repos.ts'
+import { RepoCorrupt, type Repos } from './repos.ts'
 
 /** Reads of the actors of one shard, each with the eyes of its caller. */
 export class Reads {
@@ -81,8 +81,12 @@ export class Reads {
     const commit = cidToBytes(head.cid)
     const parts = [carHeader(commit), carBlock(commit, head.commit)]
     for (const node of tree.nodes()) parts.push(carBlock(node.cid, node.bytes))
-    for (const { cid, content } of await actor.store.blocks()) {
-      parts.push(carBlock(cidToBytes(cid), content))
+    for (const block of await actor.store.blocks()) {
+      const cid = cidToBytes(block.cid)
+      if (!cidMatches(cid, block.content)) {
+        throw new RepoCorrupt(`the content of ${block.cid} of ${actor.did} was altered`)
+      }
+      parts.push(carBlock(cid, block.content))
     }
     return Bun.concatArrayBuffers(parts, Number.POSITIVE_INFINITY, true)
   }

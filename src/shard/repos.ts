@@ -36,8 +36,8 @@ export class Repos {
   }
 }
 
-/** The rows of an actor do not make the tree that its newest commit signs. */
-class RepoCorrupt extends Error {
+/** The rows of an actor do not make the tree that its newest commit signs, or not its blocks. */
+export class RepoCorrupt extends Error {
   override readonly name = 'RepoCorrupt'
 }
 

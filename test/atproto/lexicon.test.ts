@@ -71,6 +71,11 @@ const badPosts: readonly (readonly [string, Record<string, unknown>, string])[] 
     { reply: { root: { ...strongRef, cid: 'z'.repeat(200) }, parent: strongRef } },
     'Record/reply/root/cid must be a cid string',
   ],
+  [
+    'an old blob without a CID, in any member',
+    { extra: { cid: 'x', mimeType: 'image/png' } },
+    'Record holds a blob of the old form',
+  ],
   ['facets as an object', { facets: {} }, 'Record/facets must be an array'],
   ['a facet without features', { facets: [{ index: {} }] }, 'Record/facets/0'],
   [

@@ -47,6 +47,15 @@ test.each(Object.entries(tamperings))('%s stops writes and export', async (name,
   expect(named && house.log.every((line) => line.includes(did))).toBeTrue()
 })
 
+test('altered content of a record stops the export', async () => {
+  const house = await House.open('inline', join(folder, 'content'))
+  const actor = await writtenActor(house)
+  sql(`update stratos_repo_block set content = cast(x'a0' as blob) where id = 1`)(actor)
+  expect(await failureOf(actor.export())).toMatchObject({ status: 500 })
+  expect(house.log.at(-1)).toContain('RepoCorrupt')
+  await house.pool.close()
+})
+
 test.each(kinds)('%s: a tampered repo does not stop its neighbours', async (kind) => {
   const dataDir = join(folder, kind)
   const before = await House.open(kind, dataDir)
