@@ -16,6 +16,7 @@ import { schemaDocs } from './atproto/schemas.ts'
 import { parseDid } from './atproto/syntax.ts'
 import type { Config } from './config.ts'
 import { folder } from './lib/embed.macro.ts' with { type: 'macro' }
+import { descriptorLimit, handlesWithin } from './lib/descriptors.ts'
 import { makeFolder, writeDurably } from './lib/files.ts'
 import type { Log } from './lib/log.ts'
 import { createGuardedFetch } from './remote/fetch.ts'
@@ -67,8 +68,8 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
   const pool = await startShards({ config, rules, schemas }, around)
   const { identities, oauth } = outside({ config, store }, log)
   const call: ShardPool['call'] = (did, requestId, ask) => pool.call(did, requestId, ask)
-  const pds = (did: Parameters<OAuth['session']>[0]) =>
-    new Pds({ did, session: () => oauth.session(did), now: Date.now })
+  const pds = (did: Parameters<OAuth['use']>[0]) =>
+    new Pds({ did, use: (task) => oauth.use(did, task), now: Date.now })
   const service = `${config.serviceDid}#${config.fragment}`
   const outbox = new Outbox({ store, call, pds, service, log })
   const enrollments = new Enrollments(
@@ -91,6 +92,7 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
       await server.drain()
       const swept = await background.stop()
       await outbox.stop()
+      await oauth.stop()
       await pool.close()
       await store.end(swept)
     },
@@ -120,12 +122,13 @@ async function startShards(
   const { config, rules, schemas } = made
   const count = config.shards ?? availableParallelism()
   const lanes = Math.max(1, count)
+  const handles = actorHandles(config, log)
   const boots = Array.from({ length: lanes }, (_, index): ShardBoot => {
     return {
       name: `shard-${index}`,
       dataDir: config.dataDir,
       synchronous: config.synchronous,
-      handlesMax: Math.max(1, Math.floor(config.actorHandles / lanes)),
+      handlesMax: Math.max(1, Math.floor(handles / lanes)),
       treeBytesMax: Math.floor(treeBytesMax / lanes),
       clockId: index,
       logLevel: config.logLevel,
@@ -137,6 +140,15 @@ async function startShards(
   const [first] = boots
   if (count === 0 && first !== undefined) return ShardPool.inline(first, { schemas, log })
   return await ShardPool.inWorkers(boots, { start: startWorker, died })
+}
+
+/** The databases of actors share the process's descriptors with sockets. */
+function actorHandles(config: Config, log: Log): number {
+  const limit = descriptorLimit()
+  const wanted = config.actorHandles
+  const handles = handlesWithin(limit, { wanted, filesEach: 3, reserved: reservedDescriptors })
+  if (handles < wanted) log.warn('actor-handles.reduced', { wanted, handles, limit })
+  return handles
 }
 
 /** What speaks to other people's servers, all of it through the one guarded fetch. */
@@ -211,6 +223,8 @@ function doors(parts: Parts, { log, version }: Surroundings): Server {
 
 /** Decoded trees of all shards together, by estimate. */
 const treeBytesMax = 64 * 1024 * 1024
+/** Sockets, the service's own files, and some air. */
+const reservedDescriptors = 400
 const remoteTimeoutMs = 10_000
 /** No document, token or record that we ask for comes near. */
 const remoteBytesMax = 2 * 1024 * 1024

@@ -4,7 +4,12 @@ import { type Did, type Handle, isDid, isHandle } from '../atproto/syntax.ts'
 import { type Config, isLoopbackHost } from '../config.ts'
 import type { Log } from '../lib/log.ts'
 import { Tally } from '../lib/tally.ts'
-import { DidNotResolved, type Identities, PdsEndpointNotFound } from '../remote/identity.ts'
+import {
+  DidNotResolved,
+  HandleUnavailable,
+  type Identities,
+  PdsEndpointNotFound,
+} from '../remote/identity.ts'
 import { missingScopes } from '../remote/oauth-client.ts'
 import type { OAuth, PendingSession } from '../remote/oauth.ts'
 import {
@@ -239,6 +244,7 @@ function signInRefusal(error: unknown): unknown {
   if (error instanceof HandleNotResolved) {
     return new XrpcError(400, 'HandleNotResolved', error.message)
   }
+  if (error instanceof HandleUnavailable) return overloaded(error.message)
   if (error instanceof DidNotResolved) return enrollmentDenied('DidNotResolved', error.message)
   if (error instanceof PdsEndpointNotFound) {
     return enrollmentDenied('PdsEndpointNotFound', error.message)

@@ -9,8 +9,7 @@ import {
   parseRkey,
   type Rkey,
 } from '../atproto/syntax.ts'
-import { FetchFailed } from '../remote/fetch.ts'
-import { DidNotResolved, type Identities } from '../remote/identity.ts'
+import { DidNotResolved, HandleUnavailable, type Identities } from '../remote/identity.ts'
 import type { CallActor } from '../service/calls.ts'
 import type { Enrollments } from '../service/enrollment.ts'
 import type { Outbox } from '../service/outbox.ts'
@@ -169,7 +168,7 @@ class RepoDoor {
     try {
       return await this.#parts.identities.resolveHandle(handle)
     } catch (error) {
-      if (error instanceof DidNotResolved || error instanceof FetchFailed) {
+      if (error instanceof DidNotResolved || error instanceof HandleUnavailable) {
         throw overloaded('the handle cannot be looked up now')
       }
       throw error

@@ -3,7 +3,12 @@ import { isIP } from 'node:net'
 import type { Log } from '../lib/log.ts'
 import { isPublicAddress } from './address.ts'
 
-export type Fetch = (input: string | URL | Request, init?: RequestInit) => Promise<Response>
+export type Fetch = (input: string | URL | Request, init?: FetchInit) => Promise<Response>
+
+interface FetchInit extends RequestInit {
+  /** For answers that must be smaller than all others may be. */
+  readonly bytesMax?: number
+}
 
 export interface GuardedFetchOptions {
   /** Admits http, every port and every address: closed networks and tests. */
@@ -38,8 +43,9 @@ export function createGuardedFetch(options: GuardedFetchOptions): Fetch {
     const deadline = AbortSignal.timeout(options.timeoutMs)
     const signal = AbortSignal.any([request.signal, deadline])
     const host = new URL(request.url).host
+    const responseBytesMax = Math.min(options.responseBytesMax, init?.bytesMax ?? Infinity)
     try {
-      return await exchange(request, signal, options)
+      return await exchange(request, signal, { ...options, responseBytesMax })
     } catch (error) {
       if (request.signal.aborted) throw error
       if (deadline.aborted) throw new FetchFailed(host, `no answer in ${options.timeoutMs} ms`)
@@ -132,11 +138,12 @@ async function send(
   }
   if (options.allowPrivateNetwork) {
     if (url.protocol !== 'https:' && url.protocol !== 'http:') {
-      throw new FetchRefused(url.host, `the scheme ${url.protocol}`)
+      throw new FetchRefused(url.host, `the scheme ${url.protocol.slice(0, 20)}`)
     }
     return fetch(url, init)
   }
-  if (url.protocol !== 'https:') throw new FetchRefused(url.host, `not https: ${url.protocol}`)
+  if (url.protocol !== 'https:')
+    throw new FetchRefused(url.host, `not https: ${url.protocol.slice(0, 20)}`)
   if (url.port !== '') throw new FetchRefused(url.host, 'a port other than 443')
 
   const addresses = await publicAddresses(url, init.signal ?? undefined, options)

@@ -1,6 +1,9 @@
 import { Resolver } from 'node:dns/promises'
 import { type Did, type Handle, isDid } from '../atproto/syntax.ts'
+import { Lru } from '../lib/lru.ts'
+import { Asking } from './asking.ts'
 import { type Fetch, FetchFailed, FetchRefused } from './fetch.ts'
+import { type DidFailure, DidNotResolved, HandleUnavailable } from './identity-errors.ts'
 
 export interface HandleSources {
   readonly fetch: Fetch
@@ -10,16 +13,98 @@ export interface HandleSources {
   readonly resolveTxt?: (name: string) => Promise<string[][]>
 }
 
+export interface HandlesOptions extends HandleSources {
+  readonly now: () => number
+  /**
+   * Whether the document of the DID names the handle.
+   * @throws DidNotResolved
+   */
+  readonly isNamed: (handle: Handle, did: Did) => Promise<boolean>
+}
+
+/**
+ * Where handles lead, with a memory: five minutes for a DID, one minute for anything else. One
+ * look-up a handle at a time, and a bounded number over all: strangers choose the hosts.
+ */
+export class Handles {
+  readonly #options: HandlesOptions
+  readonly #known = new Lru<Handle, Known>(handlesKnownMax)
+  readonly #asking = new Asking<Handle, Known>(() => [{ name: 'handles', most: lookUpsMax }])
+
+  constructor(options: HandlesOptions) {
+    this.#options = options
+  }
+
+  /** @throws HandleUnavailable, DidNotResolved */
+  async resolve(handle: Handle): Promise<Did | undefined> {
+    const known = this.#known.get(handle)
+    if (known !== undefined && this.#options.now() - known.at < lifeMs(known)) {
+      return answerOf(handle, known)
+    }
+    const asked = this.#asking.share(handle, () => this.#ask(handle))
+    if (asked === undefined) throw new HandleUnavailable(handle, 'busy')
+    return answerOf(handle, await asked)
+  }
+
+  async #ask(handle: Handle): Promise<Known> {
+    const at = this.#options.now()
+    const known = { at, ...(await this.#look(handle)) }
+    // That we are busy says nothing about the handle.
+    if (known.failure !== 'busy') this.#known.set(handle, known)
+    return known
+  }
+
+  async #look(handle: Handle): Promise<Omit<Known, 'at'>> {
+    try {
+      const did = await lookUp(handle, this.#options)
+      const agrees = did !== undefined && (await this.#options.isNamed(handle, did))
+      return { did: agrees ? did : undefined, failure: undefined }
+    } catch (error) {
+      if (error instanceof DidNotResolved) return { did: error.did, failure: error.failure }
+      if (error instanceof FetchFailed || error instanceof FetchRefused) {
+        return { did: undefined, failure: 'unreachable' }
+      }
+      throw error
+    }
+  }
+}
+
+const foundMs = 5 * 60_000
+const otherwiseMs = 60_000
+/** Each takes up to two connections, of which this process has a few hundred. */
+const lookUpsMax = 32
+/** Some 200 bytes each, and never over 3 kB. */
+const handlesKnownMax = 10_000
+/** A DID, or a small JSON object around one. */
+const answerBytesMax = 64 * 1024
+
+interface Known {
+  /** When the look-up started. */
+  readonly at: number
+  /** Where the handle leads, or whose document could not be had. */
+  readonly did: Did | undefined
+  /** Of the document, or of the handle itself when there is no DID. */
+  readonly failure: DidFailure | undefined
+}
+
+function lifeMs({ did, failure }: Known): number {
+  return did !== undefined && failure === undefined ? foundMs : otherwiseMs
+}
+
+/** A new error each time: one that is kept would show the stack of another request. */
+function answerOf(handle: Handle, { did, failure }: Known): Did | undefined {
+  if (failure === undefined) return did
+  if (did !== undefined) throw new DidNotResolved(did, failure)
+  throw new HandleUnavailable(handle, 'unreachable')
+}
+
 /**
  * Where a handle points. Anybody can point a handle at any DID: the answer counts only when the
  * document of that DID names the handle.
- * @throws FetchFailed when the XRPC server does not answer
+ * @throws FetchFailed, FetchRefused when the XRPC server gives no proper answer
  * @see https://atproto.com/specs/handle#handle-resolution
  */
-export async function lookUpHandle(
-  handle: Handle,
-  sources: HandleSources,
-): Promise<Did | undefined> {
+async function lookUp(handle: Handle, sources: HandleSources): Promise<Did | undefined> {
   if (sources.handleResolverUrl !== undefined) {
     return fromServer(handle, sources.handleResolverUrl, sources.fetch)
   }
@@ -60,7 +145,10 @@ async function fromHost(
 ): Promise<Did | undefined> {
   const signal = AbortSignal.any([cancelled, AbortSignal.timeout(hostTimeoutMs)])
   try {
-    const response = await fetch(`https://${handle}/.well-known/atproto-did`, { signal })
+    const response = await fetch(`https://${handle}/.well-known/atproto-did`, {
+      signal,
+      bytesMax: answerBytesMax,
+    })
     return response.status === 200 ? asDid((await response.text()).trim()) : undefined
   } catch (error) {
     // Many handles have no web server at all.
@@ -73,12 +161,24 @@ async function fromHost(
 async function fromServer(handle: Handle, server: string, fetch: Fetch): Promise<Did | undefined> {
   const url = new URL('/xrpc/com.atproto.identity.resolveHandle', server)
   url.searchParams.set('handle', handle)
-  const response = await fetch(url, { headers: { accept: 'application/json' } })
+  const headers = { accept: 'application/json' }
+  const response = await fetch(url, { headers, bytesMax: answerBytesMax })
   if (response.status === 400 || response.status === 404) return undefined
   if (!response.ok) throw new FetchFailed(url.host, `answered ${response.status}`)
-  const body: unknown = await response.json()
-  const did = typeof body === 'object' && body !== null && 'did' in body ? body.did : undefined
-  return typeof did === 'string' ? asDid(did) : undefined
+  const did = asDid(didOf(await response.text()))
+  if (did === undefined) throw new FetchFailed(url.host, 'answered something else than a DID')
+  return did
+}
+
+/** Undefined for an answer of another form; its text goes nowhere. */
+function didOf(answer: string): string | undefined {
+  try {
+    const body: unknown = JSON.parse(answer)
+    const did = typeof body === 'object' && body !== null ? Reflect.get(body, 'did') : undefined
+    return typeof did === 'string' ? did : undefined
+  } catch {
+    return undefined
+  }
 }
 
 async function resolveTxt(name: string): Promise<string[][]> {

@@ -9,9 +9,23 @@ import {
 import { didKeyAlgorithm } from '../atproto/keys.ts'
 import { type Did, type Handle, isHandle } from '../atproto/syntax.ts'
 import { Lru } from '../lib/lru.ts'
-import { Asking } from './asking.ts'
+import { Asking, type Limit } from './asking.ts'
 import { type Fetch, FetchFailed } from './fetch.ts'
-import { type HandleSources, lookUpHandle } from './handle.ts'
+import { type HandleSources, Handles } from './handle.ts'
+import {
+  type DidFailure,
+  DidNotResolved,
+  PdsEndpointNotFound,
+  SigningKeyNotFound,
+} from './identity-errors.ts'
+
+export {
+  type DidFailure,
+  DidNotResolved,
+  HandleUnavailable,
+  PdsEndpointNotFound,
+  SigningKeyNotFound,
+} from './identity-errors.ts'
 
 export interface IdentitiesOptions extends Omit<HandleSources, 'fetch'> {
   readonly plcUrl: string
@@ -26,33 +40,34 @@ export interface LookUp {
 }
 
 /**
- * Who a DID is: its document, key, PDS and handle, with a memory.
+ * Who a DID is: the key, PDS and handle of its document, with a memory.
  *
  * - A document answers for 5 minutes; up to an hour when it cannot be had anew; never once the DID
  *   is gone.
  * - A failure answers for one minute. So does a `fresh` look-up, well or badly ended: strangers can
  *   cause those by forged signatures.
- * - One look-up a DID at a time, and a bounded number per host.
+ * - One look-up a DID or handle at a time, and a bounded number per host and over all.
  */
 export class Identities {
   readonly #resolver: DidResolver
   readonly #options: IdentitiesOptions
   readonly #known = new Lru<Did, Known>(didsKnownMax)
-  readonly #asking: Asking<Known>
+  readonly #asking: Asking<Did, Known>
+  readonly #handles: Handles
 
   constructor(options: IdentitiesOptions) {
     this.#options = options
-    this.#asking = new Asking(new URL(options.plcUrl).host)
+    const directory: Limit = { name: new URL(options.plcUrl).host, most: directoryMax }
+    this.#asking = new Asking((did) => limitsOf(did, directory))
+    this.#handles = new Handles({
+      ...options,
+      isNamed: (handle, did) => this.#isNamed(handle, did),
+    })
     this.#resolver = new DidResolver({
       plcUrl: options.plcUrl,
       fetch: (input, init) => fetchDocument(options.fetch, input, init),
       timeout: lookUpTimeoutMs,
     })
-  }
-
-  /** @throws DidNotResolved */
-  async document(did: Did, lookUp: LookUp = {}): Promise<DidDocument> {
-    return (await this.#identity(did, lookUp)).document
   }
 
   /**
@@ -87,14 +102,17 @@ export class Identities {
 
   /**
    * The DID that a handle points to, if its document names the handle in turn.
+   * @throws HandleUnavailable
    * @throws DidNotResolved when the handle points to a DID whose document cannot be had
    */
   async resolveHandle(handle: Handle): Promise<Did | undefined> {
-    const did = await lookUpHandle(handle, this.#options)
-    if (did === undefined) return undefined
-    if ((await this.handle(did)) === handle) return did
+    return this.#handles.resolve(handle)
+  }
+
+  async #isNamed(handle: Handle, did: Did): Promise<boolean> {
+    if ((await this.handle(did)) === handle) return true
     // The handle may be newer than what is remembered of the DID.
-    return (await this.#identity(did, { fresh: true })).handle === handle ? did : undefined
+    return (await this.#identity(did, { fresh: true })).handle === handle
   }
 
   async #identity(did: Did, { fresh = false }: LookUp): Promise<Identity> {
@@ -143,55 +161,38 @@ export class Identities {
   }
 }
 
-/**
- * - `absent`: the directory or the host says that there is no such DID, or it has another form.
- * - `malformed`: the answer is no document, or that of another DID.
- * - `unreachable`: no answer.
- * - `busy`: we ask that host too much at once already.
- */
-export type DidFailure = 'absent' | 'malformed' | 'unreachable' | 'busy'
-
-export class DidNotResolved extends Error {
-  override readonly name = 'DidNotResolved'
-  readonly did: Did
-  readonly failure: DidFailure
-
-  constructor(did: Did, failure: DidFailure) {
-    super(`the document of ${did} could not be had: ${failure}`)
-    this.did = did
-    this.failure = failure
-  }
-}
-
-export class PdsEndpointNotFound extends Error {
-  override readonly name = 'PdsEndpointNotFound'
-
-  constructor(did: Did) {
-    super(`the document of ${did} names no PDS`)
-  }
-}
-
-export class SigningKeyNotFound extends Error {
-  override readonly name = 'SigningKeyNotFound'
-
-  constructor(did: Did) {
-    super(`the document of ${did} has no usable #atproto key`)
-  }
-}
-
 const freshMs = 5 * 60_000
 const staleMs = 60 * 60_000
 const failureMs = 60_000
 const forcedEveryMs = 60_000
 const lookUpTimeoutMs = 3000
-/** Some 2 kB each. */
+/** Some 500 bytes each, and never over 4 kB. */
 const didsKnownMax = 10_000
+/** The largest that people have are a few kB. */
+const documentBytesMax = 64 * 1024
+/** As long as a DNS name can be, with scheme and port. */
+const endpointCharsMax = 270
+
+const webPrefix = 'did:web:'
+/** A directory answers in some 50 ms, so this is over a thousand accounts a second. */
+const directoryMax = 64
+/** A host of a did:web carries one document; more at once is somebody playing. */
+const webHostMax = 4
+/** Over all such hosts: strangers can name any number of them, and let each hang. */
+const webMax = 64
+
+function limitsOf(did: Did, directory: Limit): readonly Limit[] {
+  if (!did.startsWith(webPrefix)) return [directory]
+  return [
+    { name: did.slice(webPrefix.length), most: webHostMax },
+    { name: webPrefix, most: webMax },
+  ]
+}
 
 /** No path and, as everywhere in AT Protocol, a port on `localhost` only. */
 const didForm = /^did:(plc:[a-z2-7]{24}|web:([a-zA-Z0-9.-]+|localhost%3A\d{1,5}))$/
 
 interface Identity {
-  readonly document: DidDocument
   readonly signingKey: string | undefined
   readonly pdsEndpoint: string | undefined
   readonly handle: Handle | undefined
@@ -230,7 +231,6 @@ function merge(
 
 function identityOf(document: DidDocument): Identity {
   return {
-    document,
     signingKey: signingKeyOf(document),
     pdsEndpoint: originOf(getPds(document)),
     handle: handleOf(document),
@@ -251,7 +251,8 @@ function signingKeyOf(document: DidDocument): string | undefined {
 function originOf(endpoint: string | undefined): string | undefined {
   const url = endpoint === undefined ? null : URL.parse(endpoint)
   // Anything beyond an origin would be lost, and then means another server than the document does.
-  return url !== null && url.href === `${url.origin}/` ? url.origin : undefined
+  if (url === null || url.href !== `${url.origin}/`) return undefined
+  return url.origin.length <= endpointCharsMax ? url.origin : undefined
 }
 
 function handleOf(document: DidDocument): Handle | undefined {
@@ -268,7 +269,7 @@ async function fetchDocument(
   input: string | URL | Request,
   init?: RequestInit,
 ): Promise<Response> {
-  const response = await fetch(input, init)
+  const response = await fetch(input, { ...init, bytesMax: documentBytesMax })
   if (response.ok) return response
   if (response.status === 404 || response.status === 410) {
     return new Response(null, { status: 404 })

@@ -6,7 +6,7 @@ import {
   isExpectedSessionError,
 } from '@atproto/oauth-client-node'
 import { FetchFailed, FetchRefused } from './fetch.ts'
-import { DidNotResolved, PdsEndpointNotFound } from './identity.ts'
+import { DidNotResolved, HandleUnavailable, PdsEndpointNotFound } from './identity.ts'
 
 // The library's errors quote states and whole requests, and carry them as properties. Nothing of
 // them is passed on but what is known to be harmless: no `cause`, no message.
@@ -58,10 +58,20 @@ export class SessionLost extends Error {
   }
 }
 
+/** An error of our own store, which the library would mix up with those of a session. */
+export class StoreFailed extends Error {
+  override readonly name = 'StoreFailed'
+
+  constructor(cause: unknown) {
+    super('the store of OAuth sessions failed', { cause })
+  }
+}
+
 /** For errors that the start of a sign-in ended with. */
 export function authorizeFailure(error: unknown): Error {
   return (
     causeOf(error, HandleNotResolved) ??
+    causeOf(error, HandleUnavailable) ??
     causeOf(error, DidNotResolved) ??
     causeOf(error, PdsEndpointNotFound) ??
     new OAuthUnavailable(reasonOf(error))
@@ -83,14 +93,30 @@ export function callbackFailure(error: unknown): Error {
   return new OAuthCallbackRejected('the PDS answered something else than a session')
 }
 
-/** For errors that the use of a kept session ended with; undefined for any other error. */
-export function sessionFailure(did: string, error: unknown): Error | undefined {
-  if (isExpectedSessionError(error)) return new SessionLost(did)
-  return isOfTheNetwork(error) ? new OAuthUnavailable(reasonOf(error)) : undefined
+/**
+ * For errors that the use of a kept session ended with: `SessionLost`, `StoreFailed`, or
+ * `OAuthUnavailable` for all the rest, of which the text may quote what a server answered.
+ */
+export function sessionFailure(did: string, error: unknown): Error {
+  // Of an error and of another while the session was deleted for it, the library makes one.
+  const errors: readonly unknown[] = error instanceof AggregateError ? error.errors : [error]
+  const ours = errors.find(isOurs)
+  if (ours !== undefined) return ours
+  return isExpectedSessionError(error)
+    ? new SessionLost(did)
+    : new OAuthUnavailable(reasonOf(error))
+}
+
+function isOurs(error: unknown): error is Error {
+  return (
+    error instanceof SessionLost ||
+    error instanceof OAuthUnavailable ||
+    error instanceof StoreFailed
+  )
 }
 
 /** Whether trying again later may help. */
-export function isOfTheNetwork(error: unknown): boolean {
+function isOfTheNetwork(error: unknown): boolean {
   return (
     error instanceof FetchError ||
     error instanceof OAuthResolverError ||
@@ -99,7 +125,7 @@ export function isOfTheNetwork(error: unknown): boolean {
 }
 
 /** What went wrong, in words that hold no secret. */
-export function reasonOf(error: unknown): string {
+function reasonOf(error: unknown): string {
   const ours =
     causeOf(error, FetchFailed) ?? causeOf(error, FetchRefused) ?? causeOf(error, DidNotResolved)
   if (ours !== undefined) return ours.message
@@ -109,6 +135,7 @@ export function reasonOf(error: unknown): string {
     const shown = /^\w{1,60}$/.test(name) ? name : 'without a name'
     return `it answered ${response.status}, error ${shown}`
   }
+  if (error instanceof DOMException) return 'no answer in time'
   return 'its answers are not those of an AT Protocol server'
 }
 

@@ -18,17 +18,12 @@ import {
   OAuthCallbackRejected,
   OAuthDenied,
   OAuthUnavailable,
+  StoreFailed,
   authorizeFailure,
   callbackFailure,
   sessionFailure,
 } from './oauth-errors.ts'
-
-/** Where sessions outlive the process, one a DID. They hold secrets. */
-export interface SessionStore {
-  get(did: Did): Promise<string | undefined>
-  set(did: Did, saved: string): Promise<void>
-  delete(did: Did): Promise<void>
-}
+import { type SessionStore, Sessions } from './sessions.ts'
 
 /** A sign-in that succeeded at the PDS and does not count here yet. */
 export interface PendingSession {
@@ -39,8 +34,9 @@ export interface PendingSession {
   /** What `SessionStore` is to hold from now on. */
   readonly saved: string
   /**
-   * Makes it count: runs `persist`, which must put `saved` into the store, while no other use of
-   * the account's session is under way, and then revokes the session that it replaced.
+   * Makes it count: runs `persist`, which must put `saved` into the store, while no use of the
+   * account's session is under way, and then revokes the session that it replaced.
+   * @throws whatever `persist` and the store throw, and nothing else
    */
   keep(persist: () => Promise<void>): Promise<void>
   /** Revokes the new tokens at the PDS, as far as it can be reached. */
@@ -65,19 +61,25 @@ export interface OAuthOptions {
  *
  * - A sign-in that came back is held apart until `keep`: before that, nothing in the store changes
  *   and an older session stays as it is.
- * - Refresh tokens work once, so the session of one DID is used by one task at a time.
+ * - The session of one DID is used by one task at a time, and replaced between two of them: a
+ *   refresh token works once, and a token works only with the key of its own session.
  * - No error from here carries a token, a code, a verifier or a key.
  */
 export class OAuth {
   /** What `GET /client-metadata.json` answers. */
   readonly clientMetadata: ClientMetadata
   readonly #options: OAuthOptions
-  readonly #turns = new Turns<string>()
+  /** Whole uses, by DID. */
+  readonly #uses = new Turns<Did>()
+  /** The library's own locks, which it takes within a use. */
+  readonly #locks = new Turns<string>()
+  readonly #sessions: Sessions
   readonly #kept: NodeOAuthClient
 
   /** @throws Error for a public URL that no PDS would take */
   constructor(options: OAuthOptions) {
     this.#options = options
+    this.#sessions = new Sessions(options.sessions, options.log)
     this.clientMetadata = clientMetadataOf(options)
     this.#kept = this.#client({ states: new Slot(), sessions: this.#durable() })
   }
@@ -138,11 +140,15 @@ export class OAuth {
   }
 
   /**
-   * The session of an account, refreshed when it is due.
-   * @throws SessionLost, OAuthUnavailable
+   * Runs a task with the session of an account, refreshed when it is due. No other use of it runs
+   * meanwhile; the session is not to be used after the task.
+   * @throws SessionLost, OAuthUnavailable, and whatever the task throws
    */
-  async session(did: Did): Promise<OAuthSession> {
-    return mapped(did, () => this.#kept.restore(did))
+  async use<Result>(did: Did, task: (session: OAuthSession) => Promise<Result>): Promise<Result> {
+    return await this.#uses.run(did, async () => {
+      const session = await mapped(did, () => this.#kept.restore(did))
+      return await task(session)
+    })
   }
 
   /**
@@ -150,7 +156,12 @@ export class OAuth {
    * @throws OAuthUnavailable when only the first was done
    */
   async revoke(did: Did): Promise<void> {
-    await mapped(did, () => this.#kept.revoke(did))
+    await this.#uses.run(did, () => mapped(did, () => this.#kept.revoke(did)))
+  }
+
+  /** To be called when no session is in use any more, and before the store closes. */
+  async stop(): Promise<void> {
+    await this.#sessions.stop()
   }
 
   #pending(session: NodeSavedSession, client: NodeOAuthClient): PendingSession {
@@ -163,25 +174,20 @@ export class OAuth {
       pdsEndpoint: new URL(aud).origin,
       saved,
       keep: async (persist) => {
-        const replaced = await this.#turns.run(did, async () => {
-          const before = await this.#options.sessions.get(did)
-          await persist()
-          return before
-        })
-        if (replaced === undefined || replaced === saved) return
-        await this.#revokeReplaced(did, parseSession(replaced))
+        const replaced = await this.#uses.run(did, () => this.#sessions.replace(did, persist))
+        if (replaced !== undefined && replaced !== saved) await this.#revokeReplaced(did, replaced)
       },
       discard: () => mapped(did, () => client.revoke(did)),
     }
   }
 
   /** The new session counts by now, so that a failure here is no failure of `keep`. */
-  async #revokeReplaced(did: Did, session: NodeSavedSession): Promise<void> {
-    const client = this.#client({ states: new Slot(), sessions: new Slot(session) })
+  async #revokeReplaced(did: Did, replaced: string): Promise<void> {
     try {
+      const sessions = new Slot(parseSession(replaced))
+      const client = this.#client({ states: new Slot(), sessions })
       await mapped(did, () => client.revoke(did))
     } catch (error) {
-      if (!(error instanceof OAuthUnavailable)) throw error
       this.#options.log?.warn('replaced session not revoked', { did, error })
     }
   }
@@ -195,9 +201,7 @@ export class OAuth {
       clientMetadata: this.clientMetadata,
       stateStore: stores.states,
       sessionStore: stores.sessions,
-      // The library names a lock after the DID, with a prefix of its own.
-      requestLock: (name, task) =>
-        this.#turns.run(name.slice(name.indexOf('did:')), async () => task()),
+      requestLock: (name, task) => this.#locks.run(name, async () => task()),
       // Both resolvers of the library would go past our memory, limits and checks.
       identityResolver: {
         resolve: (identifier, options) => identify(identities, identifier, options?.noCache),
@@ -210,25 +214,15 @@ export class OAuth {
   }
 
   #durable(): NodeOAuthClientOptions['sessionStore'] {
-    const { sessions } = this.#options
     return {
       get: (did) =>
         guarded(async () => {
-          const saved = await sessions.get(checkedDid(did))
+          const saved = await this.#sessions.get(checkedDid(did))
           return saved === undefined ? undefined : parseSession(saved)
         }),
-      set: (did, session) => guarded(() => sessions.set(checkedDid(did), JSON.stringify(session))),
-      del: (did) => guarded(() => sessions.delete(checkedDid(did))),
+      set: (did, session) => this.#sessions.set(checkedDid(did), JSON.stringify(session)),
+      del: (did) => guarded(() => this.#sessions.delete(checkedDid(did))),
     }
-  }
-}
-
-/** An error of our own store, which the library would mix up with those of a session. */
-class StoreFailed extends Error {
-  override readonly name = 'StoreFailed'
-
-  constructor(cause: unknown) {
-    super('the store of OAuth sessions failed', { cause })
   }
 }
 
@@ -265,7 +259,7 @@ async function mapped<T>(did: Did, use: () => Promise<T>): Promise<T> {
   try {
     return await use()
   } catch (error) {
-    throw sessionFailure(did, error) ?? error
+    throw sessionFailure(did, error)
   }
 }
 
@@ -295,17 +289,27 @@ function checkedDid(sub: string): Did {
 }
 
 function parseState(saved: string): NodeSavedState {
-  const state: unknown = JSON.parse(saved)
+  const state = jsonOf(saved)
   assert(hasKeys(state, ['iss', 'dpopJwk', 'verifier']), 'a saved state is one that we saved')
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- ours, as far as it shows
   return state as NodeSavedState
 }
 
 function parseSession(saved: string): NodeSavedSession {
-  const session: unknown = JSON.parse(saved)
+  const session = jsonOf(saved)
   assert(hasKeys(session, ['dpopJwk', 'tokenSet']), 'a saved session is one that we saved')
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- ours, as far as it shows
   return session as NodeSavedSession
+}
+
+/** Undefined for what is no JSON: the error of the parser would quote it. */
+function jsonOf(text: string): unknown {
+  try {
+    const value: unknown = JSON.parse(text)
+    return value
+  } catch {
+    return undefined
+  }
 }
 
 function hasKeys(value: unknown, keys: readonly string[]): boolean {

@@ -1,6 +1,6 @@
 import type { OAuthSession } from '@atproto/oauth-client-node'
 import type { Did } from '../atproto/syntax.ts'
-import { OAuthUnavailable, isOfTheNetwork, reasonOf, sessionFailure } from './oauth-errors.ts'
+import { OAuthUnavailable, sessionFailure } from './oauth-errors.ts'
 
 export { SessionLost } from './oauth-errors.ts'
 
@@ -20,20 +20,22 @@ export interface PdsRecord {
  * The public repo of one account, read and written as that account.
  *
  * Every method throws one of: `PdsUnavailable` when trying later may help, `SessionLost` when the
- * person must sign in again, `PdsRejected` when the same call will fail again.
+ * person must sign in again, `PdsRejected` when the same call will fail again, and `StoreFailed`
+ * when our own store of sessions did.
  */
 export class Pds {
   readonly #did: Did
-  readonly #session: () => Promise<PdsSession>
+  readonly #use: UseSession
   readonly #now: () => number
 
+  /** @param options.use gives the account's session to a task, and to no other meanwhile */
   constructor(options: {
     readonly did: Did
-    readonly session: () => Promise<PdsSession>
+    readonly use: UseSession
     readonly now: () => number
   }) {
     this.#did = options.did
-    this.#session = options.session
+    this.#use = options.use
     this.#now = options.now
   }
 
@@ -82,47 +84,35 @@ export class Pds {
       'body' in input
         ? { method: 'POST', headers: jsonHeaders, body: JSON.stringify(input.body) }
         : {}
-    const session = await this.#mapped(this.#session)
-    const { response, answer } = await this.#mapped(async () => {
-      const response = await session.fetchHandler(`/xrpc/${method}${query}`, init)
-      return { response, answer: jsonOf(await response.text()) }
-    })
-    if (response.ok) return answer
-    throw await this.#failure(response, answer, session)
-  }
-
-  async #mapped<T>(use: () => Promise<T>): Promise<T> {
     try {
-      return await use()
+      return await this.#use(async (session) => {
+        const response = await session.fetchHandler(`/xrpc/${method}${query}`, init)
+        const answer = jsonOf(await response.text())
+        if (response.ok) return answer
+        throw await this.#failure(response, answer, session)
+      })
     } catch (error) {
-      if (error instanceof OAuthUnavailable) throw new PdsUnavailable(error.why)
-      if (isOfTheNetwork(error)) throw new PdsUnavailable(reasonOf(error))
-      throw sessionFailure(this.#did, error) ?? error
+      if (error instanceof PdsRejected || error instanceof SwapMismatch) throw error
+      if (error instanceof PdsUnavailable) throw error
+      const failure = sessionFailure(this.#did, error)
+      throw failure instanceof OAuthUnavailable ? new PdsUnavailable(failure.why) : failure
     }
   }
 
   async #failure(response: Response, answer: unknown, session: PdsSession): Promise<Error> {
     const { status, headers } = response
-    const name = memberOf(answer, 'error')
-    const error = typeof name === 'string' && /^\w{1,60}$/.test(name) ? name : 'Unnamed'
-    if (status === 429 || status >= 500) {
+    // A session that the PDS no longer knows is gone from the store by now, so that this throws.
+    if (status === 401) await session.getTokenInfo(false)
+    const error = errorNameOf(answer)
+    if (error === undefined || !isFinal(response, error)) {
       const retryAfterMs = retryAfterOf(headers, { limited: status === 429, now: this.#now() })
-      return new PdsUnavailable(`it answered ${status} ${error}`, retryAfterMs)
+      return new PdsUnavailable(`it answered ${status} ${error ?? 'without a name'}`, retryAfterMs)
     }
-    if (status === 401) {
-      // A session that the PDS no longer knows is gone from the store by now, so that this throws.
-      await this.#mapped(() => session.getTokenInfo(false))
-      const passing = /error="(invalid_token|use_dpop_nonce)"/
-      if (passing.test(headers.get('www-authenticate') ?? '')) {
-        return new PdsUnavailable('the session could not be refreshed')
-      }
-    }
-    if (error === 'InvalidSwap') return new SwapMismatch()
-    return new PdsRejected(status, error)
+    return error === 'InvalidSwap' ? new SwapMismatch() : new PdsRejected(status, error)
   }
 }
 
-/** Trying later may help: network, overload, a rate limit. */
+/** Trying later may help: network, overload, a rate limit, something else than XRPC in between. */
 export class PdsUnavailable extends Error {
   override readonly name = 'PdsUnavailable'
   /** What the PDS asked for, at most a day. */
@@ -159,9 +149,43 @@ export class PdsRejected extends Error {
 
 type PdsSession = Pick<OAuthSession, 'fetchHandler' | 'getTokenInfo'>
 
+type UseSession = <Result>(task: (session: PdsSession) => Promise<Result>) => Promise<Result>
+
 type CallInput = { readonly query: URLSearchParams } | { readonly body: object }
 
 const jsonHeaders = { 'content-type': 'application/json' }
+
+/** 408 is for a slow request, 425 for an early one, 429 for one too many. */
+const passingStatuses: ReadonlySet<number> = new Set([408, 425, 429])
+
+/** What a PDS says of a session or its scope, and signing in anew may change. */
+const sessionRefusals: ReadonlySet<string> = new Set([
+  'AuthMissing',
+  'AuthenticationRequired',
+  'ExpiredToken',
+  'InsufficientScope',
+  'InvalidToken',
+  'ScopeMissingError',
+  'insufficient_scope',
+])
+
+/**
+ * Whether the same call will fail again. A 401 or 403 is one only for what is known to be about the
+ * session: an account may be active again tomorrow, and a firewall open.
+ */
+function isFinal({ status, headers }: Response, error: string): boolean {
+  if (status >= 500 || passingStatuses.has(status)) return false
+  // What is still said after a refresh that did not come about.
+  const challenge = headers.get('www-authenticate') ?? ''
+  if (/error="(invalid_token|use_dpop_nonce)"/.test(challenge)) return false
+  return (status !== 401 && status !== 403) || sessionRefusals.has(error)
+}
+
+/** Undefined for what is no error of XRPC. */
+function errorNameOf(answer: unknown): string | undefined {
+  const name = memberOf(answer, 'error')
+  return typeof name === 'string' && /^\w{1,60}$/.test(name) ? name : undefined
+}
 
 /** The widest window of a PDS's rate limits is a day. */
 const retryAfterMaxMs = 24 * 60 * 60_000

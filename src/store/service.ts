@@ -1,4 +1,5 @@
 import type { Did } from '../atproto/syntax.ts'
+import { Lru } from '../lib/lru.ts'
 import type { Sql, Statement } from './sql.ts'
 
 /** A person's membership, as access decisions read it. */
@@ -37,12 +38,25 @@ const setRecordDue = 'update enrollment set "recordDue" = $2 where did = $1'
 /** service.sqlite: who is enrolled where, OAuth state and sessions, and work that is due. */
 export class ServiceStore {
   readonly #sql: Sql
+  /** What is known of DIDs. This process alone writes, and each write forgets what it changed. */
+  readonly #enrollments = new Lru<Did, { readonly found: Enrollment | undefined }>(knownMax)
+  /** Counts writes, so that what was read before one is not kept after it. */
+  #writes = 0
 
   constructor(sql: Sql) {
     this.#sql = sql
   }
 
   async enrollment(did: Did): Promise<Enrollment | undefined> {
+    const known = this.#enrollments.get(did)
+    if (known !== undefined) return known.found
+    const writes = this.#writes
+    const found = await this.#readEnrollment(did)
+    if (writes === this.#writes) this.#enrollments.set(did, { found })
+    return found
+  }
+
+  async #readEnrollment(did: Did): Promise<Enrollment | undefined> {
     // One row for each boundary, with the rest repeated; one row when there is none.
     const rows = await this.#sql.all<EnrollmentRow>(selectEnrollment, did)
     const [first] = rows
@@ -70,6 +84,7 @@ export class ServiceStore {
       { sql: upsertSession, args: [did, oauthSession, enrolledAt] },
       { sql: markDirty, args: [did] },
     ])
+    this.#forget(did)
   }
 
   /** Replaces the set; the PDS record is due from the same instant. */
@@ -78,6 +93,12 @@ export class ServiceStore {
       { sql: setRecordDue, args: [did, 1], rows: 1 },
       ...replaceBoundaries(did, boundaries),
     ])
+    this.#forget(did)
+  }
+
+  #forget(did: Did): void {
+    this.#writes += 1
+    this.#enrollments.delete(did)
   }
 
   /** People whose PDS record must be queued anew. */
@@ -170,6 +191,9 @@ export class ServiceStore {
     await this.#sql.run([{ sql, args: [stopped] }])
   }
 }
+
+/** Some 300 bytes each. */
+const knownMax = 20_000
 
 type EnrollmentRow = Omit<Enrollment, 'did' | 'active' | 'boundaries'> & {
   readonly active: number

@@ -15,6 +15,8 @@ export class AuthorizationServer implements AsyncDisposable {
   readonly revoked: string[] = []
   readonly #codes = new Set<string>()
   readonly #refreshTokens = new Set<string>()
+  /** By access token. */
+  readonly #proofKeys = new Map<string, string>()
   readonly #server: Bun.Server<undefined>
   #count = 0
 
@@ -37,6 +39,12 @@ export class AuthorizationServer implements AsyncDisposable {
     return new URLSearchParams({ iss: this.url, state, code })
   }
 
+  /** Whether a call carries a token from here, with a proof by the key that it was given to. */
+  accepts(request: Request): boolean {
+    const token = request.headers.get('authorization')?.replace('DPoP ', '') ?? ''
+    return this.#proofKeys.get(token) === proofKeyOf(request)
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#server.stop(true)
   }
@@ -54,7 +62,7 @@ export class AuthorizationServer implements AsyncDisposable {
           { status: 201 },
         )
       case '/token':
-        return this.#token(new URLSearchParams(await request.text()))
+        return this.#token(new URLSearchParams(await request.text()), proofKeyOf(request))
       case '/revoke':
         this.revoked.push(new URLSearchParams(await request.text()).get('token') ?? '')
         return Response.json({})
@@ -63,7 +71,7 @@ export class AuthorizationServer implements AsyncDisposable {
     }
   }
 
-  async #token(params: URLSearchParams): Promise<Response> {
+  async #token(params: URLSearchParams, proofKey: string): Promise<Response> {
     this.tokenCalls.push(params)
     await this.gate
     if (this.broken !== undefined) {
@@ -80,8 +88,10 @@ export class AuthorizationServer implements AsyncDisposable {
     }
     const refreshToken = this.#secret('refresh')
     this.#refreshTokens.add(refreshToken)
+    const accessToken = this.#secret('access')
+    this.#proofKeys.set(accessToken, proofKey)
     return Response.json({
-      access_token: this.#secret('access'),
+      access_token: accessToken,
       refresh_token: refreshToken,
       token_type: 'DPoP',
       scope: this.grantedScope,
@@ -113,4 +123,9 @@ export class AuthorizationServer implements AsyncDisposable {
       scopes_supported: ['atproto'],
     }
   }
+}
+
+function proofKeyOf(request: Request): string {
+  const [header = ''] = (request.headers.get('dpop') ?? '').split('.', 1)
+  return String(JSON.parse(Buffer.from(header, 'base64url').toString()).jwk.x)
 }

@@ -169,6 +169,15 @@ describe('an answer', () => {
     expect(await (await open(`${base}/bytes?size=1000`)).bytes()).toHaveLength(1000)
   })
 
+  test('over the limit of its caller is refused, who cannot raise ours', async () => {
+    expect(await failure(open(`${base}/bytes?size=11`, { bytesMax: 10 }))).toBeInstanceOf(
+      FetchRefused,
+    )
+    expect(await (await open(`${base}/bytes?size=10`, { bytesMax: 10 })).bytes()).toHaveLength(10)
+    const answer = open(`${base}/bytes?size=1001`, { bytesMax: 2000 })
+    expect(await failure(answer)).toBeInstanceOf(FetchRefused)
+  })
+
   test('that is encoded is refused, because none was asked for', async () => {
     expect(await failure(open(`${base}/encoded`))).toBeInstanceOf(FetchRefused)
     const { headers } = await json(await open(`${base}/echo`))

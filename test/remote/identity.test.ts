@@ -1,7 +1,7 @@
 import { Secp256k1Keypair } from '@atproto/crypto'
+import { heapStats } from 'bun:jsc'
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import { type Did, parseDid, parseHandle } from '../../src/atproto/syntax.ts'
-import type { Fetch } from '../../src/remote/fetch.ts'
 import {
   type DidFailure,
   DidNotResolved,
@@ -23,7 +23,7 @@ let identities: Identities
 beforeEach(() => {
   directory = new Directory()
   clock = new Clock()
-  identities = identitiesWith({})
+  identities = new Identities({ plcUrl: directory.url, fetch: loopbackFetch, now: clock.now })
 })
 
 afterEach(async () => {
@@ -65,6 +65,16 @@ describe('a DID is not resolved', () => {
     expect(await failureOf(directory.add({}))).toBe('malformed')
     directory.broken = { status: 200, body: '{"id": 1}' }
     expect(await failureOf(directory.add({}))).toBe('malformed')
+  })
+
+  test('whose document is larger than any of a person, and one at the limit is', async () => {
+    const did = directory.add({ didKey: key })
+    const body = JSON.stringify(documentOf(did, { didKey: key }))
+    directory.broken = { status: 200, body: body.padEnd(65_537) }
+    expect(await failureOf(did)).toBe('unreachable')
+    clock.ms += minute
+    directory.broken = { status: 200, body: body.padEnd(65_536) }
+    expect(await identities.signingKey(did)).toBe(key)
   })
 
   test('while the directory is down', async () => {
@@ -150,6 +160,24 @@ describe('memory', () => {
     expect(directory.asked).toHaveLength(1)
   })
 
+  test('holds little of a large document', async () => {
+    const bytes = () => {
+      Bun.gc(true)
+      return heapStats().heapSize
+    }
+    const alsoKnownAs = Array.from({ length: 1_000 }, (_, i) => `at://alice${i}.example.com`)
+    const look = async () => {
+      const did = directory.add({})
+      const body = JSON.stringify({ ...documentOf(did, { didKey: key }), alsoKnownAs })
+      directory.broken = { status: 200, body }
+      await identities.signingKey(did)
+    }
+    await look()
+    const before = bytes()
+    for (let i = 0; i < 100; i++) await look()
+    expect((bytes() - before) / 100).toBeLessThan(10_000)
+  })
+
   test('has room for so many look-ups at a host and refuses more', async () => {
     const { promise, resolve } = Promise.withResolvers<void>()
     directory.gate = promise
@@ -211,7 +239,13 @@ describe('a document', () => {
     }
   })
 
-  const noOrigins = ['https://pds.test/path', 'https://a:b@pds.test', 'ftp://pds.test', 'pds.test']
+  const noOrigins = [
+    `https://${'a.'.repeat(150)}test`,
+    'https://pds.test/path',
+    'https://a:b@pds.test',
+    'ftp://pds.test',
+    'pds.test',
+  ]
   test.each([undefined, ...noOrigins])('with the endpoint %p names no PDS', async (pds) => {
     const did = directory.add(pds === undefined ? {} : { pds })
     expect(await errorOf(identities.pdsEndpoint(did))).toBeInstanceOf(PdsEndpointNotFound)
@@ -225,82 +259,8 @@ describe('a document', () => {
   })
 })
 
-describe('a handle', () => {
-  test('that its DID does not name in turn leads nowhere', async () => {
-    const did = directory.add({ handle: 'bob.test' })
-    expect(await byDns([`did=${did}`]).resolveHandle(alice)).toBeUndefined()
-  })
-
-  test('that leads to an unknown DID is an error with a name', async () => {
-    const lost = byDns(['did=did:plc:aaaaaaaaaaaaaaaaaaaaaaaa']).resolveHandle(alice)
-    expect(await errorOf(lost)).toBeInstanceOf(DidNotResolved)
-  })
-
-  test('with two DIDs in DNS, or none that is one, leads nowhere', async () => {
-    const did = directory.add({ handle: alice })
-    const other = directory.add({ handle: alice })
-    for (const records of [[`did=${did}`, `did=${other}`], ['did=nonsense'], [did], []]) {
-      expect(await byDns(records).resolveHandle(alice)).toBeUndefined()
-    }
-  })
-
-  test('is found in DNS first', async () => {
-    const did = directory.add({ handle: alice })
-    const other = directory.add({ handle: alice })
-    expect(await byDns([`did=${did}`], other).resolveHandle(alice)).toBe(did)
-  })
-
-  test('is found on its own host when DNS has nothing', async () => {
-    const did = directory.add({ handle: alice })
-    expect(await byDns([], ` ${did}\n`).resolveHandle(alice)).toBe(did)
-    expect(await byDns([], '<html>').resolveHandle(alice)).toBeUndefined()
-  })
-
-  test('is asked for at the given server instead, when there is one', async () => {
-    const did = directory.add({ handle: alice })
-    const server = Bun.serve({
-      port: 0,
-      hostname: '127.0.0.1',
-      fetch: (request) =>
-        new URL(request.url).searchParams.get('handle') === alice
-          ? Response.json({ did })
-          : Response.json({ error: 'InvalidRequest' }, { status: 400 }),
-    })
-    const there = identitiesWith({ handleResolverUrl: `http://127.0.0.1:${server.port}` })
-    expect(await there.resolveHandle(alice)).toBe(did)
-    expect(await there.resolveHandle(parseHandle('bob.test'))).toBeUndefined()
-    await server.stop(true)
-  })
-
-  test('that its DID took on since it was last looked at is found', async () => {
-    const did = directory.add({ handle: 'old.test' })
-    const here = byDns([`did=${did}`])
-    await here.handle(did)
-    directory.accounts.set(did, { handle: alice })
-    expect(await here.resolveHandle(alice)).toBe(did)
-  })
-})
-
-function identitiesWith(more: Partial<ConstructorParameters<typeof Identities>[0]>): Identities {
-  return new Identities({ plcUrl: directory.url, fetch: loopbackFetch, now: clock.now, ...more })
-}
-
-/** Handles by these TXT records, and by this text at the well-known path of their host. */
-function byDns(records: readonly string[], wellKnown?: string): Identities {
-  const fetch: Fetch = async (input, init) => {
-    const url = new URL(input instanceof Request ? input.url : input)
-    if (url.href !== `https://${alice}/.well-known/atproto-did`) return loopbackFetch(input, init)
-    return new Response(wellKnown ?? 'not found', { status: wellKnown === undefined ? 404 : 200 })
-  }
-  return identitiesWith({ fetch, resolveTxt: async () => records.map(inChunks) })
-}
-
-function inChunks(text: string): string[] {
-  return [text.slice(0, 8), text.slice(8)]
-}
-
 async function failureOf(did: Did, fresh = false): Promise<DidFailure | undefined> {
-  const error = await errorOf(identities.document(did, { fresh }))
+  const error = await errorOf(identities.signingKey(did, { fresh }))
   return error instanceof DidNotResolved ? error.failure : undefined
 }
 

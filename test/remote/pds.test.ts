@@ -35,7 +35,7 @@ const oauth = new OAuth({
 })
 const saved = await signIn()
 
-const pds = new Pds({ did: alice, session: () => oauth.session(alice), now: clock.now })
+const pds = new Pds({ did: alice, use: (task) => oauth.use(alice, task), now: clock.now })
 const place = { repo: alice, collection: 'zone.stratos.feed.post', rkey: 'a' }
 const record = { $type: 'zone.stratos.feed.post' }
 const writes = {
@@ -66,9 +66,34 @@ describe.each(calls)('%s', (_, call) => {
     expect(error).toMatchObject({ status: 403, error: 'ScopeMissingError' })
   })
 
-  test('that is refused without a proper name is rejected all the same', async () => {
-    answer({ error: 'a very long story' }, { status: 400 })
-    expect(await errorOf(call())).toMatchObject({ status: 400, error: 'Unnamed' })
+  test('that something else than XRPC refuses can be tried later', async () => {
+    for (const status of [400, 401, 403, 404, 407, 413, 421, 451]) {
+      server.xrpc = () => new Response('<html>SECRET', { status })
+      const error = await errorOf(call())
+      expect(error).toBeInstanceOf(PdsUnavailable)
+      expect(Bun.inspect(error)).not.toContain('SECRET')
+    }
+    for (const body of [{}, { error: 'a very long story' }, { error: { code: 1020 } }]) {
+      answer(body, { status: 403 })
+      expect(await errorOf(call())).toBeInstanceOf(PdsUnavailable)
+    }
+  })
+
+  test('that came at a bad time can be tried later, whatever its name', async () => {
+    for (const status of [408, 425]) {
+      answer({ error: 'InvalidRequest' }, { status, headers: { 'retry-after': '7' } })
+      expect(await errorOf(call())).toMatchObject({ name: 'PdsUnavailable', retryAfterMs: 7000 })
+    }
+  })
+
+  test('refused for what is not its session or scope can be tried later', async () => {
+    for (const [status, error] of [
+      [401, 'AccountDeactivated'],
+      [403, 'Forbidden'],
+    ] as const) {
+      answer({ error }, { status })
+      expect(await errorOf(call())).toBeInstanceOf(PdsUnavailable)
+    }
   })
 
   test('to a PDS in trouble can be tried later', async () => {
@@ -112,9 +137,9 @@ describe.each(calls)('%s', (_, call) => {
     expect(sessions.size).toBe(1)
   })
 
-  test('refused by 401 for another reason is rejected', async () => {
-    answer({ error: 'AccountDeactivated' }, { status: 401 })
-    expect(await errorOf(call())).toMatchObject({ status: 401, error: 'AccountDeactivated' })
+  test('refused for its session by a PDS that knows it is rejected', async () => {
+    answer({ error: 'InvalidToken' }, { status: 401 })
+    expect(await errorOf(call())).toMatchObject({ status: 401, error: 'InvalidToken' })
   })
 
   test('answered by too much can be tried later', async () => {

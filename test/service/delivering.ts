@@ -66,7 +66,8 @@ export class Delivering implements AsyncDisposable {
     return new Outbox({
       store: this.store,
       call: (did, requestId, call) => this.seams.call(pass)(did, requestId, call),
-      pds: (did) => new Pds({ did, session: () => this.#session(did), now: Date.now }),
+      pds: (did) =>
+        new Pds({ did, use: async (task) => task(await this.#session(did)), now: Date.now }),
       service: `${serviceDid}#atproto_pns`,
       log: createLog('info', (line) => void this.log.push(line)),
     })

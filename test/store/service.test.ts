@@ -4,7 +4,7 @@ import { type Did, parseDid } from '../../src/atproto/syntax.ts'
 import { folder as texts } from '../../src/lib/embed.macro.ts' with { type: 'macro' }
 import { migrateSqlite } from '../../src/store/migrate.ts'
 import { type Enrollment, oauthStateMaxMs, ServiceStore } from '../../src/store/service.ts'
-import { RowsMismatch } from '../../src/store/sql.ts'
+import { RowsMismatch, type SqlValue } from '../../src/store/sql.ts'
 import { openSqlite } from '../../src/store/sqlite.ts'
 import { failureOf } from '../kit/wait.ts'
 import { temporaryFolder } from './temporary.ts'
@@ -91,6 +91,33 @@ test('a state of sign-in counts for ten minutes and is taken once', async () => 
   const taken = await Promise.all([store.takeOauthState('new'), store.takeOauthState('new')])
   expect(taken).toEqual([true, false])
   expect(await store.oauthState('new', nowMs)).toBeUndefined()
+})
+
+test('what was read while a change was being stored is not remembered', async () => {
+  const seams: (() => Promise<void>)[] = []
+  const sqlite = openSqlite(join(folder, `${crypto.randomUUID()}.sqlite`), {
+    synchronous: 'normal',
+    cacheKib: 256,
+    exclusive: true,
+  })
+  await migrateSqlite(sqlite, texts('migrations/service/sqlite'))
+  const slow = new ServiceStore({
+    all: async <Row>(sql: string, ...args: readonly SqlValue[]) => {
+      const rows = await sqlite.all<Row>(sql, ...args)
+      await seams.shift()?.()
+      return rows
+    },
+    run: (batch) => sqlite.run(batch),
+    close: () => sqlite.close(),
+  })
+  await slow.enroll(person(alice, ['old']), 'session')
+  // The old set has been read, and the new one is stored before the reader goes on.
+  seams.push(() => slow.setBoundaries(alice, ['new']))
+  expect((await slow.enrollment(alice))?.boundaries).toEqual(['old'])
+  expect((await slow.enrollment(alice))?.boundaries).toEqual(['new'])
+  await slow.setBoundaries(alice, [])
+  expect((await slow.enrollment(alice))?.boundaries).toEqual([])
+  await sqlite.close()
 })
 
 test('sign-ins are counted, in all and of an address', async () => {
