@@ -21,7 +21,7 @@ export interface Answer {
   readonly headers?: Readonly<Record<string, string>>
 }
 
-export interface Streamed {
+interface Streamed {
   readonly stream: ReadableStream<Uint8Array>
   readonly type: string
 }
