@@ -6,7 +6,7 @@ import { type Account, Network, type PublicRecord } from '../kit/network.ts'
 import { addressOf, enrollmentCollection, postCollection, privatePost } from '../kit/post.ts'
 import { Stratos } from '../kit/stratos.ts'
 import { eventually } from '../kit/wait.ts'
-import { textOf } from '../kit/xrpc.ts'
+import { fieldsOf, isFields, textOf } from '../kit/xrpc.ts'
 
 // A first run installs packages, and starting a PDS takes seconds.
 setDefaultTimeout(120_000)
@@ -63,6 +63,8 @@ test('a kill after the PDS wrote and before it could say so doubles nothing', as
     return created
   })
   await stratos.run()
+  // Delivery is in order: a muted PDS would hold the delete behind what is tried again here.
+  await delivered()
   await whilePdsIsMute(async () => {
     await remove(uri)
     await stubGone(uri)
@@ -176,6 +178,19 @@ function readOwn(uri: string) {
 function stubOf(uri: string): Promise<PublicRecord> {
   const look = () => network.getRecord(addressOf(uri))
   return eventually(`stub of ${uri}`, look, { withinMs: deliveryMs })
+}
+
+/** All outboxes are empty. */
+function delivered(): Promise<true> {
+  return eventually(
+    'empty outbox',
+    async () => {
+      const health: unknown = await (await fetch(`${stratos.url}/health`)).json()
+      const outbox = isFields(health) ? fieldsOf(health, 'outbox') : {}
+      return outbox['waiting'] === 0 ? true : undefined
+    },
+    { withinMs: deliveryMs },
+  )
 }
 
 async function stubGone(uri: string): Promise<void> {
