@@ -36,6 +36,8 @@ async function run(): Promise<void> {
   process.umask(0o077)
   const config = readConfig(process.env)
   const log = createLog(config.logLevel, (line) => process.stderr.write(`${line}\n`))
+  // A fault of ours in work that nobody waits for: told like any other, with the service going on.
+  process.on('unhandledRejection', (error) => log.error('unhandled', { error }))
   const running = await serve(config, {
     log,
     version,

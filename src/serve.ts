@@ -100,9 +100,10 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
 }
 
 async function openStore(config: Config): Promise<ServiceStore> {
-  const { synchronous, dataDir } = config
+  const { dataDir } = config
   const path = join(dataDir, 'service.sqlite')
-  const sqlite = openSqlite(path, { synchronous, cacheKib: 8 * 1024, exclusive: true })
+  // Always in full: its writes are rare, and its marks stand in for rows of the actors.
+  const sqlite = openSqlite(path, { synchronous: 'full', cacheKib: 8 * 1024, exclusive: true })
   await migrateSqlite(sqlite, folder('migrations/service/sqlite'))
   return new ServiceStore(sqlite)
 }

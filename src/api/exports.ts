@@ -1,5 +1,6 @@
 import { overloaded } from '../atproto/errors.ts'
 import type { Did } from '../atproto/syntax.ts'
+import { exportBytesMax } from '../service/calls.ts'
 
 /** Whole repos that were read and not yet sent, bounded: a client may take its time. */
 export class Exports {
@@ -15,14 +16,19 @@ export class Exports {
     make: () => Promise<Uint8Array<ArrayBuffer>>,
   ): Promise<ReadableStream<Uint8Array>> {
     if (this.#sending.has(did)) throw overloaded('this repo is being exported already, try again')
-    if (this.#bytes >= sendingBytesMax) throw overloaded('too many exports at once, try again')
+    if (this.#bytes + exportBytesMax > sendingBytesMax)
+      throw overloaded('too many exports at once, try again')
     this.#sending.add(did)
+    // Room for the largest is taken before it is known how large this one is.
+    this.#bytes += exportBytesMax
     let bytes: Uint8Array<ArrayBuffer>
     try {
       bytes = await make()
     } catch (error) {
       this.#sending.delete(did)
       throw error
+    } finally {
+      this.#bytes -= exportBytesMax
     }
     const { length } = bytes
     this.#bytes += length
@@ -34,8 +40,8 @@ export class Exports {
   }
 }
 
-/** Bytes of all exports that are being sent; the last one to begin may go past it. */
-const sendingBytesMax = 64 * 1024 * 1024
+/** Bytes of all exports that are being read or sent. */
+const sendingBytesMax = 3 * exportBytesMax
 const pieceBytes = 256 * 1024
 
 function pieces(bytes: Uint8Array<ArrayBuffer>, release: () => void): ReadableStream<Uint8Array> {

@@ -36,6 +36,10 @@ export interface GuardedFetchOptions {
  */
 export function createGuardedFetch(options: GuardedFetchOptions): Fetch {
   return async (input, init) => {
+    // A handle may look like a name and be none that a URL can hold.
+    if (!URL.canParse(input instanceof Request ? input.url : String(input))) {
+      throw new FetchRefused('an address', 'it makes no URL')
+    }
     const request =
       input instanceof Request
         ? new Request(input, init ?? {})

@@ -111,6 +111,8 @@ async function lookUp(handle: Handle, sources: HandleSources): Promise<Did | und
   const cancel = new AbortController()
   // Both at once, and DNS counts first where they disagree.
   const web = fromHost(handle, sources.fetch, cancel.signal)
+  // Awaited below; until then, and if DNS throws, its failure must not count as unhandled.
+  void web.catch(() => undefined)
   const dns = await fromDns(handle, sources.resolveTxt ?? resolveTxt)
   if (dns === undefined) return web
   cancel.abort()

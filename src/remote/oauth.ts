@@ -71,6 +71,7 @@ export class OAuth {
   readonly #options: OAuthOptions
   /** Whole uses, by DID. */
   readonly #uses = new Turns<Did>()
+  readonly #running = new Set<Promise<unknown>>()
   /** The library's own locks, which it takes within a use. */
   readonly #locks = new Turns<string>()
   readonly #sessions: Sessions
@@ -145,10 +146,16 @@ export class OAuth {
    * @throws SessionLost, OAuthUnavailable, and whatever the task throws
    */
   async use<Result>(did: Did, task: (session: OAuthSession) => Promise<Result>): Promise<Result> {
-    return await this.#uses.run(did, async () => {
+    const running = this.#uses.run(did, async () => {
       const session = await mapped(did, () => this.#kept.restore(did))
       return await task(session)
     })
+    this.#running.add(running)
+    try {
+      return await running
+    } finally {
+      this.#running.delete(running)
+    }
   }
 
   /**
@@ -159,8 +166,15 @@ export class OAuth {
     await this.#uses.run(did, () => mapped(did, () => this.#kept.revoke(did)))
   }
 
-  /** To be called when no session is in use any more, and before the store closes. */
+  /**
+   * To be called when no further use begins, and before the store closes. A refresh under way is
+   * waited for: the token that it spends works once.
+   */
   async stop(): Promise<void> {
+    const { promise: late, resolve } = Promise.withResolvers<void>()
+    const timer = setTimeout(resolve, stopMsMax)
+    await Promise.race([Promise.allSettled(this.#running), late])
+    clearTimeout(timer)
     await this.#sessions.stop()
   }
 
@@ -225,6 +239,9 @@ export class OAuth {
     }
   }
 }
+
+/** As long as one exchange with a PDS may take. */
+const stopMsMax = 10_000
 
 /** Holds one value, in memory, under whatever key. */
 class Slot<Value> {

@@ -60,6 +60,9 @@ export interface ActorAnswers {
   park: Record<string, never>
 }
 
+/** Content of the records of a repo that is exported in one answer. */
+export const exportBytesMax = 32 * 1024 * 1024
+
 /** Asks the owner of an actor, wherever it runs. */
 export type CallActor = <Call extends ActorCall>(
   did: Did,

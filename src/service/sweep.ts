@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Did, isDid } from '../atproto/syntax.ts'
 import type { Log } from '../lib/log.ts'
@@ -18,6 +18,9 @@ export async function sweepAbandoned(
   { store, log }: { readonly store: ServiceStore; readonly log: Log },
 ): Promise<void> {
   const root = join(dataDir, 'actors')
+  for (const name of names(root)) {
+    if (name.startsWith(removedPrefix)) rmSync(join(root, name), { recursive: true })
+  }
   const nobody = (await store.enrolledDids('', 1)).length === 0
   for (const prefix of names(root)) {
     for (const did of names(join(root, prefix))) {
@@ -31,13 +34,17 @@ export async function sweepAbandoned(
         })
         continue
       }
-      rmSync(folder, { recursive: true })
+      // Out of sight in one step: half of a folder would be a repo without its key.
+      const aside = join(root, `${removedPrefix}${did}`)
+      renameSync(folder, aside)
+      rmSync(aside, { recursive: true })
       log.info('enrollment.abandoned.removed', { did })
     }
   }
 }
 
 const abandonedAfterMs = 3_600_000
+const removedPrefix = 'removed-'
 
 /** Whether nothing but the first, empty commit was ever stored here. */
 async function isEmpty(folder: string, did: Did): Promise<boolean> {
@@ -58,7 +65,8 @@ function names(folder: string): string[] {
   try {
     return readdirSync(folder)
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return []
+    const absent = ['ENOENT', 'ENOTDIR']
+    if (error instanceof Error && 'code' in error && absent.includes(String(error.code))) return []
     throw error
   }
 }

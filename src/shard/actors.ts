@@ -69,6 +69,10 @@ export class Actors {
     const folder = actorFolder(this.#options.dataDir, did)
     const path = join(folder, keyFile)
     if (!existsSync(path)) {
+      // With another key every commit that is there would stop verifying, for good.
+      if (existsSync(join(folder, databaseFile))) {
+        throw new Error(`the key file of ${did} is gone: restore ${path} from a backup`)
+      }
       makeFolder(folder)
       writeDurably(path, SigningKey.generate().exportHex(), 0o600)
     }

@@ -7,7 +7,13 @@ import { type AtUri, type Did, recordUri } from '../atproto/syntax.ts'
 import { assert } from '../lib/assert.ts'
 import type { Turns } from '../lib/turns.ts'
 import { boundaryNames } from '../service/boundary.ts'
-import type { ActorAnswers, ListCall, ReadCall, RecordAnswer } from '../service/calls.ts'
+import {
+  type ActorAnswers,
+  exportBytesMax,
+  type ListCall,
+  type ReadCall,
+  type RecordAnswer,
+} from '../service/calls.ts'
 import type { Targets } from '../service/targets.ts'
 import type { StoredRecord, View } from '../store/actor.ts'
 import type { Actors, OpenActor } from './actors.ts'
@@ -91,8 +97,6 @@ export class Reads {
     return Bun.concatArrayBuffers(parts, Number.POSITIVE_INFINITY, true)
   }
 }
-
-const exportBytesMax = 32 * 1024 * 1024
 
 function answer(row: StoredRecord): RecordAnswer {
   return { uri: row.uri, cid: row.cid, value: object(row) }

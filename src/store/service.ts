@@ -78,22 +78,29 @@ export class ServiceStore {
    */
   async enroll(enrollment: Omit<Enrollment, 'active'>, oauthSession: string): Promise<void> {
     const { did, pdsEndpoint, signingKey, rkey, enrolledAt, scope, boundaries } = enrollment
-    await this.#sql.run([
-      { sql: upsertEnrollment, args: [did, pdsEndpoint, signingKey, rkey, enrolledAt, scope] },
-      ...replaceBoundaries(did, boundaries),
-      { sql: upsertSession, args: [did, oauthSession, enrolledAt] },
-      { sql: markDirty, args: [did] },
-    ])
-    this.#forget(did)
+    try {
+      await this.#sql.run([
+        { sql: upsertEnrollment, args: [did, pdsEndpoint, signingKey, rkey, enrolledAt, scope] },
+        ...replaceBoundaries(did, boundaries),
+        { sql: upsertSession, args: [did, oauthSession, enrolledAt] },
+        { sql: markDirty, args: [did] },
+      ])
+    } finally {
+      // Also when it failed: who knows what of it was stored.
+      this.#forget(did)
+    }
   }
 
   /** Replaces the set; the PDS record is due from the same instant. */
   async setBoundaries(did: Did, boundaries: readonly string[]): Promise<void> {
-    await this.#sql.run([
-      { sql: setRecordDue, args: [did, 1], rows: 1 },
-      ...replaceBoundaries(did, boundaries),
-    ])
-    this.#forget(did)
+    try {
+      await this.#sql.run([
+        { sql: setRecordDue, args: [did, 1], rows: 1 },
+        ...replaceBoundaries(did, boundaries),
+      ])
+    } finally {
+      this.#forget(did)
+    }
   }
 
   #forget(did: Did): void {

@@ -22,6 +22,19 @@ test('so are exports of others once too many bytes wait for slow clients', async
   expect(refusal).toMatchObject({ status: 503, error: 'Overloaded' })
 })
 
+test('exports that are still being read count, too', async () => {
+  const exports = new Exports()
+  const reading = Promise.withResolvers<Uint8Array<ArrayBuffer>>()
+  const begun = ['alice', 'bob', 'carol'].map((name) =>
+    exports.stream(did(name), () => reading.promise),
+  )
+  const refusal = await failureOf(exports.stream(did('dan'), bytesOf(1)))
+  expect(refusal).toMatchObject({ status: 503, error: 'Overloaded' })
+  reading.resolve(new Uint8Array(1))
+  for (const stream of await Promise.all(begun)) await new Response(stream).bytes()
+  expect(await failureOf(exports.stream(did('dan'), bytesOf(1)))).toBeUndefined()
+})
+
 test('an export that was sent, cancelled or failed makes room', async () => {
   const exports = new Exports()
   const sent = await exports.stream(did('alice'), bytesOf(70 * mebibyte))

@@ -1,6 +1,6 @@
 import { Database } from 'bun:sqlite'
 import { expect, test } from 'bun:test'
-import { writeFileSync } from 'node:fs'
+import { existsSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { SigningKey } from '../../src/atproto/keys.ts'
 import { failureOf } from '../kit/wait.ts'
@@ -45,6 +45,20 @@ test.each(Object.entries(tamperings))('%s stops writes and export', async (name,
   expect(house.log.filter((line) => line.includes('shard.request.failed'))).toHaveLength(3)
   const named = house.log.every((line) => /RepoCorrupt|CommitError/.test(line))
   expect(named && house.log.every((line) => line.includes(did))).toBeTrue()
+})
+
+test('a database without its key file gets no other key', async () => {
+  const dataDir = join(folder, 'keyless')
+  const before = await House.open('inline', dataDir)
+  const actor = await writtenActor(before)
+  await before.pool.close()
+  rmSync(join(actor.folder, 'signing_key'))
+  const house = await House.open('inline', dataDir)
+  const call = { kind: 'key' } as const
+  expect(await failureOf(house.pool.call(actor.did, 'test', call))).toMatchObject({ status: 500 })
+  expect(existsSync(join(actor.folder, 'signing_key'))).toBeFalse()
+  expect(house.log.at(-1)).toContain('restore')
+  await house.pool.close()
 })
 
 test('altered content of a record stops the export', async () => {
