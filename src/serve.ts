@@ -14,7 +14,7 @@ import { ServiceKey } from './atproto/keys.ts'
 import { Schemas } from './atproto/lexicon.ts'
 import { schemaDocs } from './atproto/schemas.ts'
 import { parseDid } from './atproto/syntax.ts'
-import type { Config } from './config.ts'
+import { type Config, ConfigError } from './config.ts'
 import { folder } from './lib/embed.macro.ts' with { type: 'macro' }
 import { descriptorLimit, handlesWithin } from './lib/descriptors.ts'
 import { makeFolder, writeDurably } from './lib/files.ts'
@@ -24,7 +24,7 @@ import { Identities } from './remote/identity.ts'
 import { missingScopes, scopeFor } from './remote/oauth-client.ts'
 import { OAuth } from './remote/oauth.ts'
 import { Pds } from './remote/pds.ts'
-import { privateCollections } from './service/collections.ts'
+import { privateCollections, publicCollections } from './service/collections.ts'
 import { Background } from './service/background.ts'
 import { Enrollments } from './service/enrollment.ts'
 import { Outbox } from './service/outbox.ts'
@@ -56,7 +56,7 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
   makeFolder(config.dataDir)
   const store = await openStore(config)
   const clean = await store.begin()
-  const key = serviceKey(config)
+  const key = await serviceKey(config, store)
   const schemas = new Schemas(schemaDocs)
   const rules: WriteRules = {
     serviceDid: parseDid(config.serviceDid),
@@ -108,11 +108,20 @@ async function openStore(config: Config): Promise<ServiceStore> {
   return new ServiceStore(sqlite)
 }
 
-/** The key from the configuration, or from its file, made at first start. */
-function serviceKey({ signingKeyHex, dataDir }: Config): ServiceKey {
+/**
+ * The key from the configuration, or from its file, made at first start.
+ * @throws ConfigError when the file is gone though people rely on its key
+ */
+async function serviceKey(config: Config, store: ServiceStore): Promise<ServiceKey> {
+  const { signingKeyHex, dataDir } = config
   if (signingKeyHex !== '') return ServiceKey.import(signingKeyHex)
   const path = join(dataDir, 'signing_key')
-  if (!existsSync(path)) writeDurably(path, ServiceKey.generate().exportHex(), 0o600)
+  if (!existsSync(path)) {
+    if ((await store.enrolledDids('', 1)).length > 0) {
+      throw new ConfigError([`${path} is gone, and people are enrolled: restore it from a backup`])
+    }
+    writeDurably(path, ServiceKey.generate().exportHex(), 0o600)
+  }
   return ServiceKey.import(readFileSync(path, 'utf8').trim())
 }
 
@@ -170,7 +179,7 @@ function outside({ config, store }: { config: Config; store: ServiceStore }, log
   const oauth = new OAuth({
     publicUrl,
     clientName,
-    scope: scopeFor(privateCollections),
+    scope: scopeFor(publicCollections),
     fetch,
     identities,
     allowHttp: privateNetwork,
@@ -216,7 +225,7 @@ function doors(parts: Parts, { log, version }: Surroundings): Server {
     ...syncMethods(parts),
   })
   const xrpc = new Xrpc({ methods, schemas, credentials, log, checkOutput: config.devMode })
-  const signIn = new SignIn({ ...parts, scope: scopeFor(privateCollections), log })
+  const signIn = new SignIn({ ...parts, scope: scopeFor(publicCollections), log })
   const documents = publicDocuments({ ...parts, clientMetadata: oauth.clientMetadata })
   const components = () => ({ outbox: parts.outbox.counts() })
   return new Server({ config, version, xrpc, signIn, documents, components, log })

@@ -1,6 +1,15 @@
 import { Database } from 'bun:sqlite'
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -141,6 +150,19 @@ describe('the program ends with 1 and says why', () => {
     expect(said).toHaveLength(1)
     expect(said[0]).toContain('start the newer program')
     expect(setVersion(path, present)).toBe(1_000_000)
+    await stratos.run()
+    expect(await post('alice')).toMatchObject({ status: 200 })
+  })
+
+  test('without the key that enrolled people rely on, and makes no other', async () => {
+    expect(await stratos.terminate()).toBe(0)
+    const path = join(stratos.dataFolder, 'signing_key')
+    renameSync(path, `${path}.aside`)
+    const said = expectFailure(await run(['serve'], stratos.environment()))
+    expect(said).toHaveLength(1)
+    expect(said[0]).toContain('restore it from a backup')
+    expect(existsSync(path)).toBeFalse()
+    renameSync(`${path}.aside`, path)
     await stratos.run()
     expect(await post('alice')).toMatchObject({ status: 200 })
   })

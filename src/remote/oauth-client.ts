@@ -52,11 +52,9 @@ export function clientMetadataOf(client: {
   }
 }
 
-/** Sign-in, the enrollment record, and a stub in each private collection. */
+/** Sign-in, and writing to these collections of the public repo. */
 export function scopeFor(collections: readonly Nsid[]): string {
-  return ['atproto', ...[enrollmentCollection, ...collections].map((nsid) => `repo:${nsid}`)].join(
-    ' ',
-  )
+  return ['atproto', ...collections.map((nsid) => `repo:${nsid}`)].join(' ')
 }
 
 /**
@@ -72,7 +70,6 @@ export function missingScopes(requested: string, granted: string): string[] {
 
 const callbackPath = '/oauth/callback'
 const loopbackHosts: ReadonlySet<string> = new Set(['localhost', '127.0.0.1', '[::1]'])
-const enrollmentCollection = 'zone.stratos.actor.enrollment'
 const repoActions = ['create', 'update', 'delete']
 
 function scopesOf(text: string): string[] {

@@ -5,3 +5,6 @@ export const enrollmentCollection = parseNsid('zone.stratos.actor.enrollment')
 
 /** Collections that hold private records. */
 export const privateCollections = [parseNsid('zone.stratos.feed.post')]
+
+/** Collections of a person's public repo that this service writes to: stubs stand in the private ones. */
+export const publicCollections = [enrollmentCollection, ...privateCollections]

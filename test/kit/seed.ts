@@ -1,12 +1,13 @@
 import { join } from 'node:path'
+import { ServiceKey } from '../../src/atproto/keys.ts'
 import { Schemas } from '../../src/atproto/lexicon.ts'
 import { schemaDocs } from '../../src/atproto/schemas.ts'
 import { type Did, parseDid } from '../../src/atproto/syntax.ts'
 import { folder } from '../../src/lib/embed.macro.ts' with { type: 'macro' }
-import { makeFolder } from '../../src/lib/files.ts'
+import { makeFolder, writeDurably } from '../../src/lib/files.ts'
 import { createLog } from '../../src/lib/log.ts'
 import { scopeFor } from '../../src/remote/oauth-client.ts'
-import { privateCollections } from '../../src/service/collections.ts'
+import { privateCollections, publicCollections } from '../../src/service/collections.ts'
 import type { ShardBoot } from '../../src/shard/messages.ts'
 import { ShardPool } from '../../src/shard/pool.ts'
 import { migrateSqlite } from '../../src/store/migrate.ts'
@@ -25,6 +26,7 @@ export interface Seeded {
  */
 export async function seed(dataDir: string, serviceDid: string, people: readonly Seeded[]) {
   makeFolder(dataDir)
+  writeDurably(join(dataDir, 'signing_key'), ServiceKey.generate().exportHex(), 0o600)
   const options = { synchronous: 'normal', cacheKib: 1024, exclusive: true } as const
   const sqlite = openSqlite(join(dataDir, 'service.sqlite'), options)
   await migrateSqlite(sqlite, folder('migrations/service/sqlite'))
@@ -45,7 +47,7 @@ export async function seed(dataDir: string, serviceDid: string, people: readonly
       pdsEndpoint: 'http://127.0.0.1:1',
       rkey: serviceDid.replaceAll('%3A', ':'),
       enrolledAt: new Date().toISOString(),
-      scope: scopeFor(privateCollections),
+      scope: scopeFor(publicCollections),
     }
     await store.enroll(enrollment, '{}')
     await store.clearOutbox(did)

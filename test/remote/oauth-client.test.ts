@@ -2,7 +2,7 @@ import { describe, expect, test } from 'bun:test'
 import { parseNsid } from '../../src/atproto/syntax.ts'
 import { clientMetadataOf, missingScopes, scopeFor } from '../../src/remote/oauth-client.ts'
 
-const scope = scopeFor([parseNsid('zone.stratos.feed.post')])
+const scope = scopeFor(['zone.stratos.actor.enrollment', 'zone.stratos.feed.post'].map(parseNsid))
 
 test('the scope names sign-in, the enrollment record and each private collection', () => {
   const expected = 'atproto repo:zone.stratos.actor.enrollment repo:zone.stratos.feed.post'
