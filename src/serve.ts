@@ -34,6 +34,7 @@ import type { ShardBoot } from './shard/messages.ts'
 import { ShardPool } from './shard/pool.ts'
 import { migrateSqlite } from './store/migrate.ts'
 import { ServiceStore } from './store/service.ts'
+import type { Sql } from './store/sql.ts'
 import { openSqlite } from './store/sqlite.ts'
 
 export interface Running {
@@ -54,7 +55,8 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
   const { log } = around
   for (const warning of config.warnings) log.warn('config', { warning })
   makeFolder(config.dataDir)
-  const store = await openStore(config)
+  const sql = await openServiceSql(config)
+  const store = new ServiceStore(sql)
   const clean = await store.begin()
   const key = await serviceKey(config, store)
   const schemas = new Schemas(schemaDocs)
@@ -99,13 +101,14 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
   }
 }
 
-async function openStore(config: Config): Promise<ServiceStore> {
+/** service.sqlite, migrated: the stores of this process share it. */
+async function openServiceSql(config: Config): Promise<Sql> {
   const { dataDir } = config
   const path = join(dataDir, 'service.sqlite')
   // Always in full: its writes are rare, and its marks stand in for rows of the actors.
   const sqlite = openSqlite(path, { synchronous: 'full', cacheKib: 8 * 1024, exclusive: true })
   await migrateSqlite(sqlite, folder('migrations/service/sqlite'))
-  return new ServiceStore(sqlite)
+  return sqlite
 }
 
 /**
@@ -213,6 +216,7 @@ function doors(parts: Parts, { log, version }: Surroundings): Server {
   const credentials = new Credentials({
     serviceAuth,
     adminPassword: config.adminPassword,
+    modServiceDid: config.modServiceDid,
     devMode: config.devMode,
     failuresPerMinute: config.authFailuresPerMinute,
     now: Date.now,

@@ -9,14 +9,17 @@ import { unauthorized } from './service-auth.ts'
 export type Caller =
   | { readonly kind: 'anonymous' }
   | { readonly kind: 'user'; readonly did: Did }
+  | { readonly kind: 'moderator' }
   | { readonly kind: 'admin' }
 
 /** Who may call a method at all; what a reader may see is decided per record. */
-export type Audience = 'anyone' | 'user' | 'admin'
+export type Audience = 'anyone' | 'user' | 'admin' | 'moderation'
 
 /** @throws XrpcError 401 AuthMissing, 403 Forbidden */
 export function checkAudience(caller: Caller, audience: Audience): void {
   if (audience === 'anyone' || caller.kind === audience) return
+  const moderates = caller.kind === 'admin' || caller.kind === 'moderator'
+  if (audience === 'moderation' && moderates) return
   if (caller.kind === 'anonymous') throw unauthorized('AuthMissing', 'this method needs a caller')
   throw new XrpcError(403, 'Forbidden', `this method is for ${audiences[audience]}`)
 }
@@ -27,6 +30,7 @@ export async function viewOf(caller: Caller, did: Did, enrollments: Enrollments)
     case 'admin':
       return 'all'
     case 'anonymous':
+    case 'moderator':
       return { boundaries: [] }
     case 'user': {
       if (caller.did === did) return 'all'
@@ -43,4 +47,8 @@ export function seesNothing(view: View): boolean {
   return view !== 'all' && view.boundaries.length === 0
 }
 
-const audiences = { user: 'people who signed in', admin: 'the operator' } as const
+const audiences = {
+  user: 'people who signed in',
+  admin: 'the operator',
+  moderation: 'the operator and the moderation service',
+} as const

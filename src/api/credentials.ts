@@ -10,6 +10,8 @@ interface Options {
   readonly serviceAuth: ServiceAuth
   /** Empty: there is no operator. */
   readonly adminPassword: string
+  /** Empty: there is none. */
+  readonly modServiceDid: string
   readonly devMode: boolean
   readonly failuresPerMinute: number
   readonly now: () => number
@@ -42,7 +44,8 @@ export class Credentials {
     const [scheme, credential] = split(header)
     // The operator's tries are counted apart, so that nobody else's can lock the operator out.
     if (scheme === 'basic') return this.#operator(basicPassword(credential), door)
-    if (scheme === 'bearer' && door.audience === 'admin' && isOpaque(credential)) {
+    const forOperator = door.audience === 'admin' || door.audience === 'moderation'
+    if (scheme === 'bearer' && forOperator && isOpaque(credential)) {
       return this.#operator(credential, door)
     }
     const source = door.address
@@ -67,7 +70,10 @@ export class Credentials {
     if (isOpaque(credential)) {
       throw unauthorized('InvalidToken', 'this is no token that the service knows')
     }
-    return { kind: 'user', did: await this.#options.serviceAuth.verify(credential, door.nsid) }
+    const did = await this.#options.serviceAuth.verify(credential, door.nsid)
+    // Elsewhere the moderation service is a person like any other.
+    const moderates = door.audience === 'moderation' && did === this.#options.modServiceDid
+    return moderates ? { kind: 'moderator' } : { kind: 'user', did }
   }
 
   /** When the tries of an address are used up, a wrong password is no longer answered 401. */

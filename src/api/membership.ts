@@ -63,6 +63,7 @@ async function shownBoundaries(
     case 'admin':
       return boundaries
     case 'anonymous':
+    case 'moderator':
       return undefined
     case 'user': {
       if (caller.did === did) return boundaries

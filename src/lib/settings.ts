@@ -67,6 +67,15 @@ export function readOrigin(text: string): string {
   throw new Error(text.includes('@') ? fault : `${fault}, not ${JSON.stringify(text)}`)
 }
 
+export function readUrl(...schemes: readonly string[]): (text: string) => string {
+  return (text) => {
+    const url = URL.canParse(text) ? new URL(text) : undefined
+    if (url !== undefined && schemes.includes(url.protocol)) return text
+    const fault = `must be a URL that starts with ${schemes.map((one) => `${one}//`).join(' or ')}`
+    throw new Error(text.includes('@') ? fault : `${fault}, not ${JSON.stringify(text)}`)
+  }
+}
+
 export function readNetwork(text: string): string {
   const [address = '', bits = ''] = text.split('/')
   const most = { 0: -1, 4: 32, 6: 128 }[isIP(address)] ?? -1

@@ -94,6 +94,7 @@ test('the migrations of this program make what it needs', async () => {
   await migrateSqlite(actor, texts('migrations/actor/sqlite'))
   expect(await tables(actor)).toEqual([
     'stratos_outbox',
+    'stratos_outbox_budget',
     'stratos_record',
     'stratos_record_boundary',
     'stratos_repo_block',

@@ -1,0 +1,83 @@
+-- Who left: the numbers that a return continues. Kept for ever.
+create table departed (
+  did text primary key,
+  seq integer not null,
+  rev text not null,
+  "departedAt" text not null,
+  -- Keys on the PDS that could not be deleted in time, as a JSON array; null when there are none.
+  "leftBehind" text
+) strict, without rowid;
+
+-- One job for each who left, until nothing of theirs is left.
+create table departure (
+  did text primary key,
+  "sinceMs" integer not null,
+  -- 1 once data and key are gone.
+  erased integer not null,
+  -- What is left of the budget of writes to the PDS, and when that was so.
+  points real not null,
+  "pointsAtMs" integer not null
+) strict, without rowid;
+
+-- What a departure still has to delete on the PDS.
+create table departure_key (
+  did text not null,
+  collection text not null,
+  rkey text not null,
+  position integer not null,
+  -- CID of what we last put there; null when it is not known whether anything of ours is there.
+  "pdsCid" text,
+  attempts integer not null,
+  "nextAttemptAtMs" integer not null,
+  parked text,
+  primary key (did, collection, rkey)
+) strict, without rowid;
+
+create index departure_key_pending on departure_key (did, position) where parked is null;
+
+-- Changes of membership, for whoever follows them.
+create table service_event (
+  seq integer primary key autoincrement,
+  did text not null,
+  action text not null,
+  time text not null
+) strict;
+
+-- The last good copy of the external list of who may enroll.
+create table allow_list (
+  did text primary key
+) strict, without rowid;
+
+create index enrollment_boundary_name on enrollment_boundary (boundary);
+
+create table takedown (
+  -- A DID, or the URI of a record.
+  subject text primary key,
+  did text not null,
+  ref text,
+  "appliedAt" text not null
+) strict, without rowid;
+
+create index takedown_did on takedown (did);
+
+-- People who signed in on our own page, by the hash of what their browser's cookie holds.
+create table browser_session (
+  digest text primary key,
+  did text not null,
+  "expiresAtMs" integer not null
+) strict, without rowid;
+
+create index browser_session_did on browser_session (did);
+
+-- Keys of the confidential OAuth client, as private JWKs; the newest is used for new sign-ins.
+create table oauth_key (
+  kid text primary key,
+  jwk text not null,
+  "createdAtMs" integer not null
+) strict, without rowid;
+
+-- Tokens of methods that take each token once.
+create table used_token (
+  digest text primary key,
+  "expiresAtMs" integer not null
+) strict, without rowid;

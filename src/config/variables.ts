@@ -1,0 +1,212 @@
+import { KeyError, ServiceKey } from '../atproto/keys.ts'
+import { isDid } from '../atproto/syntax.ts'
+import {
+  between,
+  listOf,
+  oneOf,
+  readBoolean,
+  readNetwork,
+  readOrigin,
+  readText,
+  readUrl,
+  variable,
+} from '../lib/settings.ts'
+
+/** Every setting: the one place for names, defaults, units and meanings. */
+export const variables = {
+  host: variable('STRATOS_HOST', '127.0.0.1', readText, {
+    text: 'Address to listen on.',
+    example: '0.0.0.0',
+  }),
+  port: variable('STRATOS_PORT', 3100, between(1, 65_535), {
+    text: 'Port to listen on.',
+    example: '3100',
+  }),
+  publicUrl: variable('STRATOS_PUBLIC_URL', '', readOrigin, {
+    text: 'Where the world reaches this service: https, without a path. Needed beyond loopback.',
+    shown: 'http://localhost:{port}',
+    example: 'https://stratos.example.com',
+  }),
+  serviceDid: variable('STRATOS_SERVICE_DID', '', readServiceDid, {
+    text: 'DID of this service.',
+    shown: 'did:web of the public URL',
+    example: 'did:web:stratos.example.com',
+  }),
+  fragment: variable('STRATOS_SERVICE_FRAGMENT', 'atproto_pns', readFragment, {
+    text: 'Fragment of the service entry in did.json that PDSes and stubs name.',
+    example: 'atproto_pns',
+  }),
+  dataDir: variable('STRATOS_DATA_DIR', './data', readText, {
+    text: 'Folder of all databases and keys.',
+    example: '/var/lib/stratos',
+  }),
+  domains: variable('STRATOS_ALLOWED_DOMAINS', ['general'], listOf(readName), {
+    text: 'Boundaries of this service, bare names, separated by commas.',
+    example: 'cycling,climbing',
+  }),
+  autoEnroll: variable('STRATOS_AUTO_ENROLL_DOMAINS', null, listOf(readName), {
+    text: 'Boundaries that new people get; set but empty means none.',
+    shown: 'all boundaries',
+    example: 'cycling',
+  }),
+  enrollmentMode: variable('STRATOS_ENROLLMENT_MODE', 'allowlist', oneOf('open', 'allowlist'), {
+    text: 'Who may enroll: everybody (open), or who is on a list (allowlist).',
+    example: 'open',
+  }),
+  allowedDids: variable('STRATOS_ALLOWED_DIDS', [], listOf(readDid), {
+    text: 'DIDs that may enroll in allowlist mode, separated by commas.',
+    example: 'did:plc:ewvi7nxzyoun6zhxrhs64oiz',
+  }),
+  allowedPds: variable('STRATOS_ALLOWED_PDS_ENDPOINTS', [], listOf(readOrigin), {
+    text: 'PDSes whose accounts may enroll in allowlist mode, separated by commas.',
+    example: 'https://pds.example.com',
+  }),
+  allowListUri: variable('STRATOS_ALLOW_LIST_URI', '', readUrl('https:', 'http:'), {
+    text: 'List of DIDs that may enroll in allowlist mode, one a line, read every 10 minutes.',
+    shown: 'none',
+    example: 'https://lists.example.com/members.txt',
+  }),
+  allowListEnforce: variable(
+    'STRATOS_ALLOWLIST_ENFORCE',
+    'enrollment',
+    oneOf('enrollment', 'continuous'),
+    {
+      text: 'Whether the lists count when people enroll, or always: who leaves them turns inactive.',
+      example: 'continuous',
+    },
+  ),
+  valkeyUrl: variable('STRATOS_VALKEY_URL', '', readUrl('redis:', 'rediss:', 'valkey:'), {
+    text: 'Valkey or Redis through which several services share one copy of the list.',
+    shown: 'none',
+    example: 'redis://127.0.0.1:6379',
+  }),
+  redirectOrigins: variable('STRATOS_ALLOWED_REDIRECT_ORIGINS', [], listOf(readOrigin), {
+    text: 'Origins of apps to which an enrollment may return, separated by commas.',
+    example: 'https://app.example.com',
+  }),
+  publishBoundaries: variable('STRATOS_PUBLISH_BOUNDARIES', true, readBoolean, {
+    text: "Whether a person's public enrollment record names their boundaries.",
+    example: 'false',
+  }),
+  stubs: variable('STRATOS_STUBS', 'full', oneOf('full', 'off'), {
+    text: 'Stubs in the public repo for private records: full, or off; a change removes or adds them.',
+    example: 'off',
+  }),
+  outboxPoints: variable('STRATOS_OUTBOX_POINTS_PER_HOUR', 800, between(10, 1_000_000), {
+    text: "Most points of a person's write budget on the PDS that are used in an hour.",
+    example: '800',
+  }),
+  modServiceDid: variable('STRATOS_MOD_SERVICE_DID', '', readDid, {
+    text: 'DID of a moderation service that may take content down, by service auth.',
+    shown: 'none',
+    example: 'did:web:mod.example.com',
+  }),
+  adminPassword: variable('STRATOS_ADMIN_PASSWORD', '', readSecret, {
+    text: 'Password of the operator for admin methods, at least 16 characters.',
+    shown: 'admin methods are off',
+    example: 'a long random text',
+  }),
+  devMode: variable('STRATOS_DEV_MODE', false, readBoolean, {
+    text: 'On loopback only: "Authorization: Bearer did:..." names the caller, unproven.',
+    example: 'true',
+  }),
+  plcUrl: variable('STRATOS_PLC_URL', 'https://plc.directory', readOrigin, {
+    text: 'PLC directory that did:plc identifiers are looked up in.',
+    example: 'https://plc.directory',
+  }),
+  handleResolverUrl: variable('STRATOS_HANDLE_RESOLVER_URL', '', readOrigin, {
+    text: 'XRPC service that resolves handles, instead of DNS and HTTPS.',
+    shown: 'DNS and HTTPS',
+    example: 'https://public.api.bsky.app',
+  }),
+  privateNetwork: variable('STRATOS_ALLOW_PRIVATE_NETWORK', false, readBoolean, {
+    text: 'Lets outgoing calls reach loopback and private addresses and plain http.',
+    example: 'true',
+  }),
+  signingKeyHex: variable('STRATOS_SIGNING_KEY_HEX', '', readKeyHex, {
+    text: 'secp256k1 key of the service, 64 hex digits, instead of the key file.',
+    shown: 'the file signing_key in the data folder',
+    example: '64 hex digits',
+  }),
+  synchronous: variable('STRATOS_SQLITE_SYNCHRONOUS', 'full', oneOf('full', 'normal'), {
+    text: 'full: an acknowledged write survives a power cut; normal: a kill of the process.',
+    example: 'normal',
+  }),
+  shards: variable('STRATOS_SHARDS', null, between(0, 64), {
+    text: 'Worker threads that own actors; 0 runs them on the main thread.',
+    shown: 'number of cores',
+    example: '2',
+  }),
+  actorHandles: variable('STRATOS_ACTOR_HANDLES', 256, between(8, 100_000), {
+    text: 'Actor databases held open, over all shards.',
+    example: '1024',
+  }),
+  authFailuresPerMinute: variable('STRATOS_AUTH_FAILURES_PER_MINUTE', 300, between(1, 1_000_000), {
+    text: 'Refused credentials of one address a minute; beyond it 429 before any is checked.',
+    example: '300',
+  }),
+  trustedProxies: variable('STRATOS_TRUSTED_PROXIES', [], listOf(readNetwork), {
+    text: 'Networks of your reverse proxies, whose X-Forwarded-For tells the address of a caller.',
+    example: '127.0.0.1/32,10.0.0.0/8',
+  }),
+  clientName: variable('STRATOS_OAUTH_CLIENT_NAME', 'Stratos', readText, {
+    text: 'Name that the PDS shows when it asks a person for consent.',
+    example: 'Our community',
+  }),
+  operatorContact: variable('STRATOS_OPERATOR_CONTACT', '', readText, {
+    text: 'How people reach the operator, shown on the page.',
+    shown: 'none',
+    example: 'mail@example.com',
+  }),
+  storage: variable('STORAGE_BACKEND', 'sqlite', oneOf('sqlite'), {
+    text: 'Where data are kept: sqlite is the only one yet.',
+    example: 'sqlite',
+  }),
+  logLevel: variable('LOG_LEVEL', 'info', oneOf('debug', 'info', 'warn', 'error', 'silent'), {
+    text: 'Least severe log line that is written.',
+    example: 'debug',
+  }),
+} as const
+
+function readName(text: string): string {
+  if (/^[a-z0-9][a-z0-9._-]{0,62}$/i.test(text)) return text
+  throw new Error(
+    `must hold names of letters, digits, dots, dashes and underscores, not ${JSON.stringify(text)}`,
+  )
+}
+
+function readDid(text: string): string {
+  if (isDid(text)) return text
+  throw new Error(`must hold DIDs, not ${JSON.stringify(text)}`)
+}
+
+function readServiceDid(text: string): string {
+  if (isDid(text) && text.startsWith('did:web:')) return text
+  throw new Error(`must be a did:web, not ${JSON.stringify(text)}`)
+}
+
+function readFragment(text: string): string {
+  const taken = text === 'atproto' || text === 'stratos'
+  if (/^[a-z0-9_-]{1,64}$/i.test(text) && !taken) return text
+  throw new Error(
+    'must be 1 to 64 letters, digits, dashes and underscores, but not atproto or stratos',
+  )
+}
+
+const secretCharsMin = 16
+
+/** The value itself never appears in the message. */
+function readSecret(text: string): string {
+  if (text.length >= secretCharsMin) return text
+  throw new Error(`must have at least ${secretCharsMin} characters`)
+}
+
+/** Nor does the key. */
+function readKeyHex(text: string): string {
+  try {
+    return ServiceKey.import(text).exportHex()
+  } catch (error) {
+    if (!(error instanceof KeyError)) throw error
+    throw new Error('must be 64 hex digits that are a key of secp256k1', { cause: error })
+  }
+}
