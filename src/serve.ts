@@ -13,7 +13,7 @@ import { methodTable, Xrpc } from './api/xrpc.ts'
 import { ServiceKey } from './atproto/keys.ts'
 import { Schemas } from './atproto/lexicon.ts'
 import { schemaDocs } from './atproto/schemas.ts'
-import { parseDid } from './atproto/syntax.ts'
+import { type Did, type Nsid, parseDid } from './atproto/syntax.ts'
 import { type Config, ConfigError } from './config.ts'
 import { folder } from './lib/embed.macro.ts' with { type: 'macro' }
 import { descriptorLimit, handlesWithin } from './lib/descriptors.ts'
@@ -28,14 +28,19 @@ import { privateCollections, publicCollections } from './service/collections.ts'
 import { Background } from './service/background.ts'
 import { Enrollments } from './service/enrollment.ts'
 import { Outbox } from './service/outbox.ts'
-import { sweepAbandoned } from './service/sweep.ts'
+import { Departures } from './service/departure.ts'
+import { announceChanges } from './service/reconfigure.ts'
+import { StubSwitch } from './service/stub-switch.ts'
 import type { WriteRules } from './service/write.ts'
 import type { ShardBoot } from './shard/messages.ts'
 import { ShardPool } from './shard/pool.ts'
+import { finishRemovals } from './store/actor-folder.ts'
+import { DepartureStore } from './store/departure.ts'
 import { migrateSqlite } from './store/migrate.ts'
 import { ServiceStore } from './store/service.ts'
 import type { Sql } from './store/sql.ts'
 import { openSqlite } from './store/sqlite.ts'
+import { UsedTokenStore } from './store/used-token.ts'
 
 export interface Running {
   /** Stops accepting, finishes what runs, closes the stores. */
@@ -56,7 +61,8 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
   for (const warning of config.warnings) log.warn('config', { warning })
   makeFolder(config.dataDir)
   const sql = await openServiceSql(config)
-  const store = new ServiceStore(sql)
+  const stores = storesOver(sql)
+  const { store } = stores
   const clean = await store.begin()
   const key = await serviceKey(config, store)
   const schemas = new Schemas(schemaDocs)
@@ -66,20 +72,14 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
     boundaries: config.boundaries,
     collections: privateCollections,
   }
-  await sweepAbandoned(config.dataDir, { store, log })
+  finishRemovals(config.dataDir)
+  await announceChanges(config, { store, log })
   const pool = await startShards({ config, rules, schemas }, around)
-  const { identities, oauth } = outside({ config, store }, log)
   const call: ShardPool['call'] = (did, requestId, ask) => pool.call(did, requestId, ask)
-  const pds = (did: Parameters<OAuth['use']>[0]) =>
-    new Pds({ did, use: (task) => oauth.use(did, task), now: Date.now })
-  const service = `${config.serviceDid}#${config.fragment}`
-  const outbox = new Outbox({ store, call, pds, service, log })
-  const enrollments = new Enrollments(
-    { ...config, mode: config.enrollmentMode },
-    { store, call, outbox, key, log },
-  )
-  const parts = { config, rules, schemas, store, key, identities, oauth, call, outbox, enrollments }
-  const server = doors(parts, around)
+  const remote = outside({ config, store }, log)
+  const base = { config, rules, schemas, key, call, ...stores, ...remote }
+  const members = membership(base, log)
+  const server = doors({ ...base, ...members }, around)
   server.listen()
   log.info('started', {
     version: around.version,
@@ -88,17 +88,45 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
     dataDir: config.dataDir,
     developmentMode: config.devMode,
   })
-  const background = new Background({ clean, store, outbox, enrollments, log })
+  const { dataDir } = config
+  const background = new Background({ dataDir, clean, store, ...members, log })
   return {
     stop: async () => {
       await server.drain()
       const swept = await background.stop()
-      await outbox.stop()
-      await oauth.stop()
+      await members.outbox.stop()
+      await remote.oauth.stop()
       await pool.close()
       await store.end(swept)
     },
   }
+}
+
+/** What the process keeps in service.sqlite, by subject. */
+function storesOver(sql: Sql) {
+  return {
+    store: new ServiceStore(sql),
+    departures: new DepartureStore(sql),
+    used: new UsedTokenStore(sql),
+  }
+}
+
+/** Who is in, how they join and leave, and what their PDSes are told of it. */
+function membership(base: Base, log: Log) {
+  const { config, store, departures, key, call, oauth } = base
+  const pds = (did: Did) => new Pds({ did, use: (task) => oauth.use(did, task), now: Date.now })
+  const ending = new Departures({ store: departures, revoke: (did) => oauth.revoke(did), log })
+  const departing = { store: departures, departures: ending }
+  const service = `${config.serviceDid}#${config.fragment}`
+  const pointsPerHour = config.outboxPoints
+  const outbox = new Outbox({ store, departing, pointsPerHour, call, pds, service, log })
+  const enrollments = new Enrollments(
+    { ...config, mode: config.enrollmentMode },
+    { store, departures, call, outbox, key, log },
+  )
+  const stubCollections = (scope: string) => stubbed(config, scope)
+  const stubs = new StubSwitch({ mode: config.stubs, stubCollections, store, call, outbox, log })
+  return { departing, outbox, enrollments, stubCollections, stubs }
 }
 
 /** service.sqlite, migrated: the stores of this process share it. */
@@ -196,23 +224,20 @@ function outside({ config, store }: { config: Config; store: ServiceStore }, log
   return { identities, oauth }
 }
 
-interface Parts {
+interface Base extends ReturnType<typeof storesOver>, ReturnType<typeof outside> {
   readonly config: Config
   readonly rules: WriteRules
   readonly schemas: Schemas
-  readonly store: ServiceStore
   readonly key: ServiceKey
-  readonly identities: Identities
-  readonly oauth: OAuth
   readonly call: ShardPool['call']
-  readonly outbox: Outbox
-  readonly enrollments: Enrollments
 }
 
+interface Parts extends Base, ReturnType<typeof membership> {}
+
 function doors(parts: Parts, { log, version }: Surroundings): Server {
-  const { config, rules, schemas, identities, oauth } = parts
+  const { config, rules, schemas, identities, oauth, used } = parts
   const { serviceDid } = rules
-  const serviceAuth = new ServiceAuth({ ...config, serviceDid, identities, now: Date.now })
+  const serviceAuth = new ServiceAuth({ ...config, serviceDid, identities, used, now: Date.now })
   const credentials = new Credentials({
     serviceAuth,
     adminPassword: config.adminPassword,
@@ -221,18 +246,22 @@ function doors(parts: Parts, { log, version }: Surroundings): Server {
     failuresPerMinute: config.authFailuresPerMinute,
     now: Date.now,
   })
-  const stubCollections = (scope: string) =>
-    privateCollections.filter((nsid) => missingScopes(`repo:${nsid}`, scope).length === 0)
   const methods = methodTable(schemas, {
-    ...repoMethods({ ...parts, stubCollections }),
+    ...repoMethods({ ...parts, wantsStubs: config.stubs === 'full' }),
     ...membershipMethods({ ...parts, boundaries: config.boundaries }),
     ...syncMethods(parts),
   })
   const xrpc = new Xrpc({ methods, schemas, credentials, log, checkOutput: config.devMode })
   const signIn = new SignIn({ ...parts, scope: scopeFor(publicCollections), log })
   const documents = publicDocuments({ ...parts, clientMetadata: oauth.clientMetadata })
-  const components = () => ({ outbox: parts.outbox.counts() })
+  const components = () => ({ outbox: parts.outbox.counts(), stubs: parts.stubs.progress() })
   return new Server({ config, version, xrpc, signIn, documents, components, log })
+}
+
+/** Collections in which the PDS takes stubs from us, by the scope that the person granted. */
+function stubbed({ stubs }: Config, scope: string): readonly Nsid[] {
+  if (stubs === 'off') return []
+  return privateCollections.filter((nsid) => missingScopes(`repo:${nsid}`, scope).length === 0)
 }
 
 /** Decoded trees of all shards together, by estimate. */

@@ -20,6 +20,7 @@ interface Options {
 interface Door {
   readonly nsid: Nsid
   readonly audience: Audience
+  readonly tokens: 'any' | 'single-use'
   /** As `clientNetwork` gives it. */
   readonly address: string
 }
@@ -70,7 +71,7 @@ export class Credentials {
     if (isOpaque(credential)) {
       throw unauthorized('InvalidToken', 'this is no token that the service knows')
     }
-    const did = await this.#options.serviceAuth.verify(credential, door.nsid)
+    const did = await this.#options.serviceAuth.verify(credential, door)
     // Elsewhere the moderation service is a person like any other.
     const moderates = door.audience === 'moderation' && did === this.#options.modServiceDid
     return moderates ? { kind: 'moderator' } : { kind: 'user', did }

@@ -1,5 +1,5 @@
 import { parseDid } from '../atproto/syntax.ts'
-import { unreachable } from '../lib/assert.ts'
+import { assert, unreachable } from '../lib/assert.ts'
 import type { Enrollments } from '../service/enrollment.ts'
 import type { Caller } from './caller.ts'
 import { text, texts } from './members.ts'
@@ -19,6 +19,15 @@ export function membershipMethods(parts: {
     'zone.stratos.enrollment.status': {
       audience: 'anyone',
       handle: (call) => status(call, enrollments),
+    },
+    'zone.stratos.enrollment.unenroll': {
+      audience: 'user',
+      tokens: 'single-use',
+      handle: async ({ caller, requestId }) => {
+        assert(caller.kind === 'user', 'the door lets people in and nobody else')
+        await enrollments.unenroll(caller.did, requestId)
+        return { body: { success: true } }
+      },
     },
     'zone.stratos.admin.setBoundaries': {
       audience: 'admin',

@@ -30,6 +30,8 @@ export interface RepoParts {
   readonly call: CallActor
   /** Collections in which the PDS takes stubs, by the scope that the person granted. */
   readonly stubCollections: (scope: string) => readonly Nsid[]
+  /** Whether a record without a stub lacks one. */
+  readonly wantsStubs: boolean
 }
 
 /** Methods on records, under the names of the PDS and, where a PDS proxies them, under our own. */
@@ -118,14 +120,19 @@ class RepoDoor {
     author: Enrollment,
     write: { readonly call: Call; readonly op: WriteOp; readonly targets: Targets },
   ): Promise<WriteAnswer> {
-    const { call, outbox, stubCollections } = this.#parts
+    const { call, outbox, stubCollections, wantsStubs } = this.#parts
     const { op, targets } = write
     const { did, boundaries, scope } = author
     const stubs = stubCollections(scope)
     const swapCommit = cidOf(write.call.input, 'swapCommit')
     const ask: WriteCall = { op, targets, boundaries, stubs, swapCommit }
     const send = () => call(did, write.call.requestId, { kind: 'write', ...ask })
-    if (!stubs.includes(op.collection)) return await send()
+    // Also a deletion without stubs may have one to take back.
+    if (op.action === 'create' && !stubs.includes(op.collection)) {
+      const answer = await send()
+      if (wantsStubs) outbox.drop()
+      return answer
+    }
     const release = await outbox.hold(did)
     try {
       return await send()

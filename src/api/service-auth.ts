@@ -2,6 +2,7 @@ import { XrpcError, overloaded } from '../atproto/errors.ts'
 import { didKeyAlgorithm, verifySignature } from '../atproto/keys.ts'
 import { type Did, type Nsid, isDid } from '../atproto/syntax.ts'
 import { Lru } from '../lib/lru.ts'
+import type { UsedTokenStore } from '../store/used-token.ts'
 import { DidNotResolved, type Identities, SigningKeyNotFound } from '../remote/identity.ts'
 import { type JsonObject, type Jwt, readJwt } from './jwt.ts'
 
@@ -18,6 +19,7 @@ export class ServiceAuth {
   readonly #audiences: ReadonlySet<unknown>
   readonly #identities: Identities
   readonly #now: () => number
+  readonly #used: UsedTokenStore
   readonly #verified = new Lru<string, Verified>(verifiedMax)
 
   constructor(options: {
@@ -25,11 +27,13 @@ export class ServiceAuth {
     /** Without `#`. */
     readonly fragment: string
     readonly identities: Identities
+    readonly used: UsedTokenStore
     readonly now: () => number
   }) {
     const { serviceDid, fragment } = options
     this.#audiences = new Set([serviceDid, `${serviceDid}#${fragment}`])
     this.#identities = options.identities
+    this.#used = options.used
     this.#now = options.now
   }
 
@@ -37,7 +41,13 @@ export class ServiceAuth {
    * @throws XrpcError 401 AuthMissing, InvalidToken or ExpiredToken; 503 Overloaded when it is the
    *   PLC directory that keeps us from knowing
    */
-  async verify(token: string, nsid: Nsid): Promise<Did> {
+  async verify(token: string, door: ServiceAuthDoor): Promise<Did> {
+    const { claims, issuer } = await this.#verify(token, door)
+    if (door.tokens === 'single-use') await this.#useUp(issuer, claims)
+    return issuer
+  }
+
+  async #verify(token: string, { nsid, tokens }: ServiceAuthDoor) {
     if (token === '') throw unauthorized('AuthMissing', 'a token is needed')
     const jwt = readJwt(token)
     if (jwt === undefined) throw invalid('this is no JWT')
@@ -47,13 +57,23 @@ export class ServiceAuth {
       nsid,
       nowSeconds: this.#now() / 1000,
     })
+    if (tokens === 'single-use') checkFresh(jwt.claims, this.#now() / 1000)
     const digest = Bun.SHA256.hash(token, 'base64url')
     const key = await this.#keyOf(issuer, false)
-    if (this.#verifies({ jwt, algorithm, digest }, key)) return issuer
+    const found = { issuer, claims: jwt.claims }
+    if (this.#verifies({ jwt, algorithm, digest }, key)) return found
     // The issuer may have changed its key since we asked. `Identities` bounds how often this asks.
     const newKey = await this.#keyOf(issuer, true)
-    if (newKey !== key && this.#verifies({ jwt, algorithm, digest }, newKey)) return issuer
+    if (newKey !== key && this.#verifies({ jwt, algorithm, digest }, newKey)) return found
     throw invalid('the signature is not by the #atproto key of its issuer')
+  }
+
+  /** Kept where a restart does not lose it: what is done once must not be done twice by a copy. */
+  async #useUp(issuer: Did, { jti, exp }: JsonObject): Promise<void> {
+    const digest = Bun.SHA256.hash(`${issuer}\n${String(jti)}`, 'base64url')
+    const expiresAtMs = (Number(exp) + leewaySeconds) * 1000
+    if (await this.#used.take({ digest, expiresAtMs, nowMs: this.#now() })) return
+    throw invalid('the token was used before, and this method takes each token once')
   }
 
   #verifies(token: Unverified, didKey: string): boolean {
@@ -92,6 +112,12 @@ export function unauthorized(error: AuthError, message: string): XrpcError {
 }
 
 export type AuthError = 'AuthMissing' | 'InvalidToken' | 'ExpiredToken'
+
+/** What the token is to open. */
+export interface ServiceAuthDoor {
+  readonly nsid: Nsid
+  readonly tokens: 'any' | 'single-use'
+}
 
 const lifetimeMaxSeconds = 60 * 60
 /** For clocks that go before ours. */
@@ -152,6 +178,20 @@ function checkTimes({ exp, iat, nbf }: JsonObject, nowSeconds: number): void {
     throw invalid('the token lives longer than an hour')
   }
 }
+
+/** Of a token that counts once: what tells it from others, and a bound to how long that is kept. */
+function checkFresh({ jti, iat }: JsonObject, nowSeconds: number): void {
+  if (typeof jti !== 'string' || jti === '' || jti.length > jtiCharsMax) {
+    throw invalid('this method takes each token once, by its jti')
+  }
+  if (!isTime(iat)) throw invalid('this method needs to know by iat when the token was made')
+  if (iat < nowSeconds - freshSeconds) {
+    throw unauthorized('ExpiredToken', 'this method takes no token older than five minutes')
+  }
+}
+
+const freshSeconds = 5 * 60
+const jtiCharsMax = 256
 
 /** Seconds since the epoch. */
 function isTime(value: unknown): value is number {

@@ -29,6 +29,8 @@ interface Streamed {
 /** A door: who may call it, and what then happens. Verb and shapes are the lexicon's. */
 export interface Method {
   readonly audience: Audience
+  /** A service-auth token opens this door once, and only when it is fresh. */
+  readonly tokens?: 'single-use'
   handle(call: Call): Promise<Answer>
 }
 
@@ -83,11 +85,11 @@ export class Xrpc {
     }
     const isQuery = schemas.kindOf(nsid) === 'query'
     checkVerb(request.method, isQuery ? 'query' : 'procedure')
-    const { audience } = method
-    const caller = await credentials.identify(request, { nsid, audience, address })
+    const { audience, tokens = 'any' } = method
+    const caller = await credentials.identify(request, { nsid, audience, tokens, address })
     checkAudience(caller, audience)
     const params = schemas.checkParams(nsid, searchOf(request))
-    const input = isQuery ? {} : schemas.checkInput(nsid, await readJson(request))
+    const input = schemas.takesInput(nsid) ? schemas.checkInput(nsid, await readJson(request)) : {}
     const answer = await method.handle({ caller, params, input, requestId })
     if (checkOutput && !('stream' in answer.body)) schemas.checkOutput(nsid, answer.body)
     return answer

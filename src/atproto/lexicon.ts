@@ -41,6 +41,12 @@ export class Schemas {
     return this.#mains.get(nsid)?.type
   }
 
+  /** Whether a call of this method has a body. */
+  takesInput(nsid: string): boolean {
+    const main = this.#method(nsid)
+    return main.type === 'procedure' && main.input !== undefined
+  }
+
   /**
    * The record itself, known to be data and to fit the lexicon of `collection`, one that `has`.
    * The record's key is not looked at.

@@ -27,6 +27,11 @@ export class Pds {
   readonly #did: Did
   readonly #use: UseSession
   readonly #now: () => number
+  /**
+   * Writes are to wait until then, in milliseconds since 1970: less than half of what the PDS lets
+   * the account write is left, and that half is the person's.
+   */
+  pauseUntilMs = 0
 
   /** @param options.use gives the account's session to a task, and to no other meanwhile */
   constructor(options: {
@@ -87,6 +92,7 @@ export class Pds {
     try {
       return await this.#use(async (session) => {
         const response = await session.fetchHandler(`/xrpc/${method}${query}`, init)
+        this.#notePause(response.headers, method)
         const answer = jsonOf(await response.text())
         if (response.ok) return answer
         throw await this.#failure(response, answer, session)
@@ -97,6 +103,19 @@ export class Pds {
       const failure = sessionFailure(this.#did, error)
       throw failure instanceof OAuthUnavailable ? new PdsUnavailable(failure.why) : failure
     }
+  }
+
+  /** Reads have limits of their own, which say nothing about writes. */
+  #notePause(headers: Headers, method: string): void {
+    if (method === 'com.atproto.repo.getRecord') return
+    const [limit, remaining, reset] = ['limit', 'remaining', 'reset'].map((name) =>
+      Number(headers.get(`ratelimit-${name}`) ?? Number.NaN),
+    )
+    if (limit === undefined || remaining === undefined || reset === undefined) return
+    const nowMs = this.#now()
+    const untilMs = reset * 1000
+    if (!(remaining < limit / 2) || !(untilMs > nowMs)) return
+    this.pauseUntilMs = Math.min(untilMs, nowMs + retryAfterMaxMs)
   }
 
   async #failure(response: Response, answer: unknown, session: PdsSession): Promise<Error> {

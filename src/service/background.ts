@@ -1,14 +1,21 @@
 import type { Log } from '../lib/log.ts'
+import type { DepartureStore } from '../store/departure.ts'
 import type { ServiceStore } from '../store/service.ts'
+import type { Departures } from './departure.ts'
 import type { Enrollments } from './enrollment.ts'
 import type { Outbox } from './outbox.ts'
+import type { StubSwitch } from './stub-switch.ts'
+import { sweepAbandoned } from './sweep.ts'
 
 interface Parts {
+  readonly dataDir: string
   /** Whether the process before this one ended in order. */
   readonly clean: boolean
   readonly store: ServiceStore
+  readonly departing: { readonly store: DepartureStore; readonly departures: Departures }
   readonly outbox: Outbox
   readonly enrollments: Enrollments
+  readonly stubs: StubSwitch
   readonly log: Log
 }
 
@@ -17,31 +24,65 @@ export class Background {
   readonly #parts: Parts
   readonly #timer: ReturnType<typeof setInterval>
   readonly #started: Promise<'swept' | 'unswept'>
+  #due: Promise<void> | undefined
   #stopped = false
 
   constructor(parts: Parts) {
     this.#parts = parts
     this.#started = this.#start()
-    this.#timer = setInterval(() => void this.#queueDue(), dueEveryMs)
+    this.#timer = setInterval(() => {
+      this.#due ??= this.#doDue().finally(() => (this.#due = undefined))
+    }, dueEveryMs)
   }
 
   /** Ends early what runs; says whether the outboxes need no sweep at the next start. */
   async stop(): Promise<'swept' | 'unswept'> {
     this.#stopped = true
     clearInterval(this.#timer)
+    await this.#due
     return await this.#started
   }
 
   async #start(): Promise<'swept' | 'unswept'> {
-    const { outbox, log, clean } = this.#parts
+    const { outbox, stubs, clean } = this.#parts
+    const stopped = () => this.#stopped
+    await this.#attempt('outbox', () => outbox.start())
+    await this.#doDue()
+    await this.#attempt('abandoned', () => this.#sweepFolders())
+    await this.#attempt('stubs', () => stubs.run(stopped))
+    if (clean) return 'swept'
+    return (await this.#attempt('sweep', () => this.#sweep())) ?? 'unswept'
+  }
+
+  /** What was decided on and could not be done at once; hardly ever anything. */
+  async #doDue(): Promise<void> {
+    const { enrollments, departing } = this.#parts
+    await this.#attempt('departures', () => enrollments.eraseDue('background'))
+    await this.#attempt('records', () => enrollments.queueDueRecords('background'))
+    await this.#attempt('late departures', () => departing.departures.giveUp(Date.now()))
+  }
+
+  /** A failure of one kind of work must not keep the other kinds from being done. */
+  async #attempt<Result>(work: string, task: () => Promise<Result>): Promise<Result | undefined> {
+    if (this.#stopped) return undefined
     try {
-      await outbox.start()
-      await this.#queueDue()
-      return clean ? 'swept' : await this.#sweep()
+      return await task()
     } catch (error) {
-      log.error('background.failed', { error })
-      return 'unswept'
+      this.#parts.log.error('background.failed', { work, error })
+      return undefined
     }
+  }
+
+  async #sweepFolders(): Promise<void> {
+    const { dataDir, store, departing, enrollments, log } = this.#parts
+    await sweepAbandoned({
+      dataDir,
+      store,
+      departures: departing.store,
+      log,
+      inTurn: (did, task) => enrollments.inTurn(did, task),
+      stopped: () => this.#stopped,
+    })
   }
 
   /** After a kill or a power cut the marks of outboxes may be missing: every actor is looked at. */
@@ -68,16 +109,8 @@ export class Background {
     log.info('outbox.sweep.done', { outcome })
     return outcome
   }
-
-  async #queueDue(): Promise<void> {
-    try {
-      await this.#parts.enrollments.queueDueRecords('background')
-    } catch (error) {
-      this.#parts.log.error('background.failed', { error })
-    }
-  }
 }
 
 const sweepPage = 500
-/** One look at an index of rows that are hardly ever there. */
+/** One look at indexes of rows that are hardly ever there. */
 const dueEveryMs = 30_000

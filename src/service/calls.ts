@@ -1,7 +1,15 @@
 import type { Cid } from '../atproto/cid.ts'
 import type { DataObject } from '../atproto/data.ts'
 import type { AtUri, Did, Nsid, Rkey, Tid } from '../atproto/syntax.ts'
-import type { OutboxEntry, OutboxKey, OutboxRow, View } from '../store/actor.ts'
+import type { View } from '../store/actor.ts'
+import type {
+  Budget,
+  OutboxEntry,
+  OutboxKey,
+  OutboxPlace,
+  OutboxRow,
+} from '../store/actor-outbox.ts'
+import type { RepoNumbers } from '../store/departure.ts'
 import type { Targets } from './targets.ts'
 import type { WriteAnswer, WriteCall } from './write.ts'
 
@@ -9,8 +17,12 @@ import type { WriteAnswer, WriteCall } from './write.ts'
 export type ActorCall =
   /** The signing key, made at first. */
   | { readonly kind: 'key' }
-  /** Makes the repo at first; the outbox rows are queued either way. */
-  | { readonly kind: 'open'; readonly outbox: readonly OutboxEntry[] }
+  /** Makes the repo at first, above `after`; the outbox rows are queued either way. */
+  | {
+      readonly kind: 'open'
+      readonly outbox: readonly OutboxEntry[]
+      readonly after?: RepoNumbers | undefined
+    }
   | ({ readonly kind: 'write' } & WriteCall)
   | ({ readonly kind: 'read' } & ReadCall)
   | ({ readonly kind: 'list' } & ListCall)
@@ -19,9 +31,34 @@ export type ActorCall =
   | { readonly kind: 'export' }
   | { readonly kind: 'queue'; readonly outbox: readonly OutboxEntry[] }
   | { readonly kind: 'outbox'; readonly limit: number }
-  | { readonly kind: 'settle'; readonly row: OutboxKey; readonly pdsCid: string | null }
-  | { readonly kind: 'postpone'; readonly row: OutboxKey; readonly nextAttemptAtMs: number }
-  | { readonly kind: 'park'; readonly row: OutboxKey; readonly reason: string }
+  /** What became of a row, and what that left of the budget. */
+  | {
+      readonly kind: 'report'
+      readonly row: OutboxKey
+      readonly outcome: RowOutcome
+      readonly budget: Budget
+    }
+  | ({ readonly kind: 'restub' } & RestubCall)
+  /** The last numbers and all keys on the PDS; from now on the repo is closed to everybody. */
+  | { readonly kind: 'leave' }
+  /** Takes `leave` back. */
+  | { readonly kind: 'stay' }
+  /** Data and key go, for good. */
+  | { readonly kind: 'erase' }
+
+export type RowOutcome =
+  /** The CID that now stands at the key, or null. */
+  | { readonly kind: 'settled'; readonly pdsCid: string | null }
+  | { readonly kind: 'postponed'; readonly nextAttemptAtMs: number }
+  | { readonly kind: 'parked'; readonly reason: string }
+
+/** Brings the stubs of one collection to what is wanted, a page at a time. */
+export interface RestubCall {
+  readonly collection: Nsid
+  readonly wanted: 'full' | 'off'
+  /** The `next` of the page before, empty at first. */
+  readonly after: string
+}
 
 export interface ReadCall {
   readonly collection: Nsid
@@ -54,10 +91,16 @@ export interface ActorAnswers {
   targets: { readonly boundaries: Targets }
   export: { readonly bytes: Uint8Array<ArrayBuffer> }
   queue: Record<string, never>
-  outbox: { readonly rows: readonly OutboxRow[] }
-  settle: Record<string, never>
-  postpone: Record<string, never>
-  park: Record<string, never>
+  outbox: { readonly rows: readonly OutboxRow[]; readonly budget?: Budget }
+  report: Record<string, never>
+  restub: { readonly queued: number; readonly next?: string }
+  leave: {
+    readonly numbers: RepoNumbers
+    readonly keys: readonly OutboxPlace[]
+    readonly budget?: Budget
+  }
+  stay: Record<string, never>
+  erase: Record<string, never>
 }
 
 /** Content of the records of a repo that is exported in one answer. */

@@ -10,24 +10,31 @@ import {
   SessionLost,
   SwapMismatch,
 } from '../remote/pds.ts'
-import type { OutboxRow } from '../store/actor.ts'
-import type { CallActor } from './calls.ts'
+import type { Budget, OutboxRow } from '../store/actor-outbox.ts'
+import { pointsOf, spend, type Spending } from './budget.ts'
+import type { RowOutcome } from './calls.ts'
 import { enrollmentCollection } from './collections.ts'
+import type { OutboxSource } from './outbox-source.ts'
 
 /** How far the delivery of one actor's outbox got. */
 export type Delivery =
   | { readonly kind: 'empty' }
   | { readonly kind: 'later'; readonly waitMs: number }
   | { readonly kind: 'session-lost' }
+  /** Only time, or the person, can help. */
+  | { readonly kind: 'stuck' }
 
 interface Job {
   readonly did: Did
-  readonly call: CallActor
+  readonly source: OutboxSource
+  readonly spending: Spending
   /** The person's public repo. */
   readonly pds: Pds
   readonly service: string
   readonly log: Log
   readonly stopped: () => boolean
+  /** A row was dealt with, for the counters. */
+  readonly count: (outcome: RowOutcome['kind']) => void
 }
 
 /**
@@ -35,31 +42,57 @@ interface Job {
  * of others after some rows or some time: slow PDSes must not hold up the rest.
  */
 export async function deliver(job: Job): Promise<Delivery> {
-  const { did, call, log } = job
+  const { source, spending, pds } = job
   const endMs = Date.now() + turnMs
-  const { rows } = await call(did, requestId, { kind: 'outbox', limit: rowsAtOnce })
+  const { rows, budget } = await source.read(rowsAtOnce)
+  let left = budget
   for (const row of rows) {
-    if (job.stopped() || Date.now() > endMs) break
-    const waitMs = row.nextAttemptAtMs - Date.now()
+    const nowMs = Date.now()
+    if (job.stopped() || nowMs > endMs) break
+    left = spending.now(left, nowMs)
+    const waitMs = Math.max(
+      row.nextAttemptAtMs - nowMs,
+      spending.waitMs(left, pointsOf(row)),
+      pds.pauseUntilMs - nowMs,
+    )
     if (waitMs > 0) return { kind: 'later', waitMs }
-    const outcome = await deliverRow(job, row)
+    const purse = new Purse(left)
+    const outcome = await deliverRow(job, row, purse)
     if (outcome !== 'delivered') return outcome
-    const { collection, rkey } = row
-    log.debug('outbox.delivered', { did, collection, rkey })
+    left = purse.budget
   }
   return rows.length === 0 ? { kind: 'empty' } : { kind: 'later', waitMs: 0 }
 }
 
-const requestId = 'outbox'
+type Visit = Job & { readonly purse: Purse }
+
+/** What a row may cost, and did. */
+class Purse {
+  budget: Budget
+
+  constructor(budget: Budget) {
+    this.budget = budget
+  }
+
+  spend(points: number): void {
+    this.budget = spend(this.budget, points)
+  }
+}
+
 const rowsAtOnce = 20
 const turnMs = 5_000
 
-async function deliverRow(job: Job, row: OutboxRow): Promise<'delivered' | Delivery> {
-  const { did, call, log } = job
+async function deliverRow(job: Job, row: OutboxRow, purse: Purse): Promise<'delivered' | Delivery> {
+  const { did, source, log } = job
   const { collection, rkey } = row
+  const report = async (outcome: RowOutcome) => {
+    await source.report(key(row), outcome, purse.budget)
+    job.count(outcome.kind)
+  }
   try {
-    const pdsCid = await settle(job, row)
-    await call(did, requestId, { kind: 'settle', row: key(row), pdsCid })
+    const pdsCid = await settle({ ...job, purse }, row)
+    await report({ kind: 'settled', pdsCid })
+    log.debug('outbox.delivered', { did, collection, rkey })
     return 'delivered'
   } catch (error) {
     if (error instanceof SessionLost) return { kind: 'session-lost' }
@@ -69,12 +102,12 @@ async function deliverRow(job: Job, row: OutboxRow): Promise<'delivered' | Deliv
       const own = backoffMs({ attempt, firstMs: 1_000, mostMs: 900_000, random })
       const waitMs = Math.max(own, error.retryAfterMs ?? 0)
       const nextAttemptAtMs = Date.now() + waitMs
-      await call(did, requestId, { kind: 'postpone', row: key(row), nextAttemptAtMs })
+      await report({ kind: 'postponed', nextAttemptAtMs })
       log.info('outbox.postponed', { did, collection, rkey, attempt, waitMs })
       return { kind: 'later', waitMs }
     }
     const reason = parkingReason(error)
-    await call(did, requestId, { kind: 'park', row: key(row), reason })
+    await report({ kind: 'parked', reason })
     log.warn('outbox.parked', { did, collection, rkey, reason })
     return 'delivered'
   }
@@ -88,11 +121,11 @@ function parkingReason(error: unknown): string {
 }
 
 /** Brings the key on the PDS to what the row wants; the CID that then stands there, or null. */
-async function settle(job: Job, row: OutboxRow): Promise<string | null> {
+async function settle(job: Visit, row: OutboxRow): Promise<string | null> {
   const place = { repo: job.did, collection: row.collection, rkey: row.rkey }
   if (row.record === null && row.pdsCid === null) return await reconcile(job, row)
   try {
-    return await write(job.pds, row, { place, swapRecord: row.pdsCid })
+    return await write(job, row, { place, swapRecord: row.pdsCid })
   } catch (error) {
     if (!(error instanceof SwapMismatch)) throw error
     return await reconcile(job, row)
@@ -103,11 +136,11 @@ async function settle(job: Job, row: OutboxRow): Promise<string | null> {
  * What stands on the PDS is not what we remember: a report of ours was lost by a kill, the person
  * changed something, or another program did. Only what is recognizably ours is replaced.
  */
-async function reconcile(job: Job, row: OutboxRow): Promise<string | null> {
+async function reconcile(job: Visit, row: OutboxRow): Promise<string | null> {
   const place = { repo: job.did, collection: row.collection, rkey: row.rkey }
   const present = await job.pds.getRecord(place)
   if (present === undefined) {
-    return row.record === null ? null : await write(job.pds, row, { place, swapRecord: null })
+    return row.record === null ? null : await write(job, row, { place, swapRecord: null })
   }
   if (!isOurs(present.value, job, row)) {
     if (row.record === null) return null
@@ -116,20 +149,24 @@ async function reconcile(job: Job, row: OutboxRow): Promise<string | null> {
   if (row.record !== null && Bun.deepEquals(present.value, JSON.parse(row.record))) {
     return present.cid
   }
-  return await write(job.pds, row, { place, swapRecord: present.cid })
+  return await write(job, row, { place, swapRecord: present.cid })
 }
 
 async function write(
-  pds: Pds,
+  { pds, purse }: Visit,
   row: OutboxRow,
   at: { readonly place: PdsPlace; readonly swapRecord: string | null },
 ): Promise<string | null> {
+  // Whatever comes of it: the PDS counts what it refuses, too.
+  const spendFor = (record: string | null) =>
+    purse.spend(pointsOf({ record, pdsCid: at.swapRecord }))
   if (row.record === null) {
-    if (at.swapRecord !== null) {
-      await pds.deleteRecord({ ...at.place, swapRecord: at.swapRecord })
-    }
+    if (at.swapRecord === null) return null
+    spendFor(null)
+    await pds.deleteRecord({ ...at.place, swapRecord: at.swapRecord })
     return null
   }
+  spendFor(row.record)
   const record: object = JSON.parse(row.record)
   const { cid } = await pds.putRecord({ ...at.place, record, swapRecord: at.swapRecord })
   return cid

@@ -1,12 +1,14 @@
 import { invalidRequest, XrpcError } from '../atproto/errors.ts'
 import type { ServiceKey } from '../atproto/keys.ts'
 import { type Did, parseRkey } from '../atproto/syntax.ts'
+import { nextTid } from '../atproto/tid.ts'
 import type { Log } from '../lib/log.ts'
 import { Turns } from '../lib/turns.ts'
-import type { OutboxEntry } from '../store/actor.ts'
+import type { OutboxEntry } from '../store/actor-outbox.ts'
+import type { DepartureStore, RepoNumbers } from '../store/departure.ts'
 import type { Enrollment, ServiceStore } from '../store/service.ts'
 import { type Attestation, attest } from './attestation.ts'
-import type { CallActor } from './calls.ts'
+import type { ActorAnswers, CallActor } from './calls.ts'
 import { enrollmentCollection } from './collections.ts'
 import type { Outbox } from './outbox.ts'
 
@@ -21,11 +23,23 @@ export interface EnrollmentRules {
   readonly boundaries: readonly string[]
   /** Those that new people get. */
   readonly newBoundaries: readonly string[]
+  /** Whether the PDS record names boundaries. */
+  readonly publishBoundaries: boolean
+}
+
+interface Parts {
+  readonly store: ServiceStore
+  readonly departures: DepartureStore
+  readonly call: CallActor
+  readonly outbox: Outbox
+  readonly key: ServiceKey
+  readonly log: Log
 }
 
 /** Who is enrolled, and the steps by which people join and change boundaries. */
 export class Enrollments {
   readonly #store: ServiceStore
+  readonly #departures: DepartureStore
   readonly #call: CallActor
   readonly #outbox: Outbox
   readonly #key: ServiceKey
@@ -34,12 +48,10 @@ export class Enrollments {
   /** A person's changes are queued in the order in which they were decided. */
   readonly #turns = new Turns<Did>()
 
-  constructor(
-    rules: EnrollmentRules,
-    parts: { store: ServiceStore; call: CallActor; outbox: Outbox; key: ServiceKey; log: Log },
-  ) {
+  constructor(rules: EnrollmentRules, parts: Parts) {
     this.#rules = rules
     this.#store = parts.store
+    this.#departures = parts.departures
     this.#call = parts.call
     this.#outbox = parts.outbox
     this.#key = parts.key
@@ -77,6 +89,7 @@ export class Enrollments {
     const { did, pdsEndpoint, scope, requestId } = person
     return await this.#turns.run(did, async () => {
       const before = await this.#store.enrollment(did)
+      const back = await this.#comeBack(did, requestId)
       const { signingKey } = await this.#call(did, requestId, { kind: 'key' })
       const enrollment: Enrollment = {
         did,
@@ -90,8 +103,9 @@ export class Enrollments {
       }
       const release = await this.#outbox.hold(did)
       try {
-        const outbox = [this.#recordEntry(this.#present(enrollment))]
-        await this.#call(did, requestId, { kind: 'open', outbox })
+        const record = this.#recordEntry(this.#present(enrollment))
+        const outbox = withRecord(record, back.outbox)
+        await this.#call(did, requestId, { kind: 'open', outbox, after: back.after })
         await this.#store.enroll(enrollment, person.oauthSession)
       } finally {
         release()
@@ -120,6 +134,98 @@ export class Enrollments {
       await this.#tryQueue(did, requestId)
     })
     return boundaries
+  }
+
+  /**
+   * Ends a membership: at once for everybody who reads or writes, then for data and key, and in the
+   * background on the PDS. Whoever is not enrolled has left already.
+   */
+  async unenroll(did: Did, requestId: string): Promise<void> {
+    await this.#turns.run(did, async () => {
+      if ((await this.#store.enrollment(did)) !== undefined) await this.#leave(did, requestId)
+      await this.#tryErase(did, requestId)
+    })
+    this.#outbox.resume(did)
+  }
+
+  async #leave(did: Did, requestId: string): Promise<void> {
+    const release = await this.#outbox.hold(did)
+    try {
+      const { numbers, keys, budget } = await this.#close(did, requestId)
+      try {
+        await this.#store.leave({ did, numbers, keys, budget, nowMs: Date.now() })
+      } catch (error) {
+        await this.#call(did, requestId, { kind: 'stay' })
+        throw error
+      }
+      this.#log.info('enrollment.ended', { did, requestId, keys: keys.length })
+    } finally {
+      release()
+    }
+  }
+
+  /** Whoever wants to leave can, also when the repo was lost: then with numbers above all it had. */
+  async #close(did: Did, requestId: string): Promise<ActorAnswers['leave']> {
+    try {
+      return await this.#call(did, requestId, { kind: 'leave' })
+    } catch (error) {
+      if (!(error instanceof XrpcError) || error.error !== 'RepoNotFound') throw error
+      this.#log.error('departure.repo.missing', { did, requestId })
+      const nowMs = Date.now()
+      const rkey = parseRkey(enrollmentRkey(this.#rules.serviceDid))
+      return {
+        // One write a millisecond since 1970 nobody has made.
+        numbers: { seq: nowMs, rev: nextTid({ nowMs, clockId: 0 }) },
+        keys: [{ collection: enrollmentCollection, rkey, pdsCid: null }],
+      }
+    }
+  }
+
+  /** Tried again in the background where it fails: the person is out either way. */
+  async #tryErase(did: Did, requestId: string): Promise<void> {
+    try {
+      await this.#erase(did, requestId)
+    } catch (error) {
+      this.#log.error('departure.not-erased', { did, requestId, error })
+    }
+  }
+
+  async #erase(did: Did, requestId: string): Promise<void> {
+    if ((await this.#departures.departure(did))?.erased !== false) return
+    await this.#call(did, requestId, { kind: 'erase' })
+    await this.#departures.markErased(did)
+    this.#log.info('departure.erased', { did, requestId })
+  }
+
+  /** Erases data and keys that could not be erased when their owners left. */
+  async eraseDue(requestId: string): Promise<void> {
+    for (const did of await this.#departures.unerased()) {
+      await this.inTurn(did, () => this.#tryErase(did, requestId))
+      this.#outbox.resume(did)
+    }
+  }
+
+  /** Runs a task while the person neither joins nor leaves nor changes boundaries. */
+  async inTurn(did: Did, task: () => Promise<void>): Promise<void> {
+    await this.#turns.run(did, task)
+  }
+
+  /**
+   * What somebody who was here before takes up again: the numbers of the repo, and the keys on the
+   * PDS that a departure has not dealt with yet.
+   */
+  async #comeBack(
+    did: Did,
+    requestId: string,
+  ): Promise<{ after: RepoNumbers | undefined; outbox: readonly OutboxEntry[] }> {
+    await this.#erase(did, requestId)
+    const keys = await this.#departures.keys(did)
+    return {
+      after: await this.#departures.departed(did),
+      outbox: keys.map(({ collection, rkey, pdsCid }) => {
+        return { collection, rkey, pdsCid, record: null }
+      }),
+    }
   }
 
   /** Queues the PDS records that were decided on and could not be queued then. */
@@ -163,12 +269,14 @@ export class Enrollments {
   }
 
   #recordEntry(enrollment: Enrollment): OutboxEntry {
+    const { publishBoundaries } = this.#rules
+    const boundaries = publishBoundaries ? enrollment.boundaries : []
     const record = {
       $type: enrollmentCollection,
       service: this.#rules.publicUrl,
-      boundaries: enrollment.boundaries.map((value) => ({ value })),
+      ...(publishBoundaries ? { boundaries: boundaries.map((value) => ({ value })) } : {}),
       signingKey: enrollment.signingKey,
-      attestation: this.attestation(enrollment),
+      attestation: this.attestation({ ...enrollment, boundaries }),
       createdAt: enrollment.enrolledAt,
     }
     return {
@@ -187,6 +295,14 @@ export type DenialReason =
 
 export function enrollmentDenied(reason: DenialReason, message: string): XrpcError {
   return new XrpcError(403, 'EnrollmentDenied', message, { fields: { reason } })
+}
+
+/** The record first, over what a departure left at its key; then what that left elsewhere. */
+function withRecord(record: OutboxEntry, left: readonly OutboxEntry[]): OutboxEntry[] {
+  const isAtKey = ({ collection, rkey }: OutboxEntry) =>
+    collection === record.collection && rkey === record.rkey
+  const pdsCid = left.find(isAtKey)?.pdsCid ?? null
+  return [{ ...record, pdsCid }, ...left.filter((entry) => !isAtKey(entry))]
 }
 
 /** The service DID as a record key: `%` is not allowed there. */

@@ -4,8 +4,12 @@ import type { Log } from '../lib/log.ts'
 import { Turns } from '../lib/turns.ts'
 import type { Pds } from '../remote/pds.ts'
 import type { ServiceStore } from '../store/service.ts'
-import type { CallActor } from './calls.ts'
+import type { DepartureStore } from '../store/departure.ts'
+import { Spending } from './budget.ts'
+import type { CallActor, RowOutcome } from './calls.ts'
 import { deliver, type Delivery } from './delivery.ts'
+import type { Departures } from './departure.ts'
+import { ActorSource, DepartureSource, type OutboxSource } from './outbox-source.ts'
 
 interface Actor {
   /** Writes under way that may add a row. */
@@ -22,6 +26,10 @@ export interface OutboxParts {
   readonly call: CallActor
   /** The person's public repo, written with the person's own OAuth session. */
   readonly pds: (did: Did) => Pds
+  /** Where the rows of people who left are, and the end of those. */
+  readonly departing: { readonly store: DepartureStore; readonly departures: Departures }
+  /** Of each person's write budget on the PDS. */
+  readonly pointsPerHour: number
   /** What stubs name as their service, `{serviceDid}#{fragment}`. */
   readonly service: string
   readonly log: Log
@@ -43,10 +51,13 @@ export class Outbox {
   readonly #queue: Did[] = []
   readonly #marks = new Turns<Did>()
   readonly #running = new Set<Promise<void>>()
+  readonly #spending: Spending
+  readonly #counters = { settled: 0, postponed: 0, parked: 0, dropped: 0 }
   #stopped = false
 
   constructor(parts: OutboxParts) {
     this.#parts = parts
+    this.#spending = new Spending(parts.pointsPerHour)
   }
 
   /** Takes up what was left by the process before this one. */
@@ -87,16 +98,33 @@ export class Outbox {
     }
   }
 
-  /** How many actors have work, and how many of them wait for a sign-in. */
-  counts(): { readonly waiting: number; readonly parked: number } {
-    const parked = [...this.#actors.values()].filter(({ state }) => state === 'parked').length
-    return { waiting: this.#actors.size, parked }
+  /**
+   * How many actors have work, and how many of them wait for their time or for a sign-in; and what
+   * became of rows since the start. Dropped are stubs of collections that the person's PDS was not asked for.
+   */
+  counts(): OutboxCounts {
+    const states = [...this.#actors.values()].map(({ state }) => state)
+    const count = (wanted: Actor['state']) => states.filter((state) => state === wanted).length
+    const actors = {
+      waiting: states.length,
+      delayed: count('delayed'),
+      parked: count('parked'),
+    }
+    return { actors, rows: { ...this.#counters } }
   }
 
-  /** The person has signed in again: what waited for that goes on. */
+  /** A stub that cannot be written: the person has not granted that. */
+  drop(): void {
+    this.#counters.dropped += 1
+  }
+
+  /** The person has signed in again, or left: whatever it waited for, it is looked at now. */
   resume(did: Did): void {
     const actor = this.#actors.get(did)
-    if (actor?.state === 'parked') actor.state = 'resting'
+    if (actor?.state === 'parked' || actor?.state === 'delayed') {
+      clearTimeout(actor.timer)
+      actor.state = 'resting'
+    }
     this.#enqueue(did)
   }
 
@@ -154,6 +182,10 @@ export class Outbox {
           Math.min(outcome.waitMs, longestTimerMs),
         )
         return
+      case 'stuck':
+        if (actor.again) return this.#enqueue(did)
+        actor.state = 'parked'
+        return
       case 'session-lost':
         // A sign-in may have come during the very try that found the old session lost.
         if (actor.again) return this.#enqueue(did)
@@ -164,18 +196,40 @@ export class Outbox {
   }
 
   async #deliver(did: Did): Promise<Delivery> {
-    const { store, call, pds, service, log } = this.#parts
+    const { store, call, log, departing } = this.#parts
+    const departed = async () => (await departing.store.departure(did)) !== undefined
+    let leaves = false
     try {
+      leaves = await departed()
+      if (leaves) return await this.#deliverDeparture(did)
       // Without a row the enrollment did not come about, and neither did anything it queued.
       if ((await store.enrollment(did)) === undefined) return { kind: 'empty' }
-      const stopped = () => this.#stopped
-      return await deliver({ did, call, pds: pds(did), service, log, stopped })
+      return await this.#deliverFrom(did, new ActorSource(did, call))
     } catch (error) {
+      // The repo was closed under our hands: what is left of it is in the departure now.
+      if (!leaves && (await departed().catch(() => false))) return { kind: 'later', waitMs: 0 }
       log.error('outbox.failed', { did, error })
       const random = Math.random()
       const waitMs = backoffMs({ attempt: 6, firstMs: 1_000, mostMs: 60_000, random })
       return { kind: 'later', waitMs }
     }
+  }
+
+  async #deliverDeparture(did: Did): Promise<Delivery> {
+    const { store, departures } = this.#parts.departing
+    const outcome = await this.#deliverFrom(did, new DepartureSource(did, store))
+    if (outcome.kind !== 'empty') return outcome
+    const end = await departures.finish(did)
+    if (end === 'unerased') return { kind: 'later', waitMs: unerasedMs }
+    return end === 'finished' ? outcome : { kind: 'stuck' }
+  }
+
+  async #deliverFrom(did: Did, source: OutboxSource): Promise<Delivery> {
+    const { pds, service, log } = this.#parts
+    const stopped = () => this.#stopped
+    const count = (outcome: RowOutcome['kind']) => void (this.#counters[outcome] += 1)
+    const spending = this.#spending
+    return await deliver({ did, source, spending, pds: pds(did), service, log, stopped, count })
   }
 
   async #clear(did: Did, actor: Actor): Promise<void> {
@@ -197,7 +251,14 @@ function fresh(): Actor {
   return { holds: 0, state: 'resting', again: false }
 }
 
+interface OutboxCounts {
+  readonly actors: Readonly<Record<'waiting' | 'delayed' | 'parked', number>>
+  readonly rows: Readonly<Record<RowOutcome['kind'] | 'dropped', number>>
+}
+
 const actorsAtOnceMax = 16
+/** Erasing takes no longer, unless it failed; then it is tried again in the background. */
+const unerasedMs = 5_000
 const stopMsMax = 3_000
 /** Node's timers overflow above 2^31 ms; a longer wait is looked at again in between. */
 const longestTimerMs = 3_600_000

@@ -1,52 +1,70 @@
-import { existsSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Did, isDid } from '../atproto/syntax.ts'
 import type { Log } from '../lib/log.ts'
 import { ActorStore } from '../store/actor.ts'
+import { removeActorFolder } from '../store/actor-folder.ts'
+import type { DepartureStore } from '../store/departure.ts'
 import type { ServiceStore } from '../store/service.ts'
 import { openSqlite } from '../store/sqlite.ts'
 
+interface Sweep {
+  readonly dataDir: string
+  readonly store: ServiceStore
+  readonly departures: DepartureStore
+  readonly log: Log
+  /** Runs a task while the actor neither enrolls nor leaves. */
+  readonly inTurn: (did: Did, task: () => Promise<void>) => Promise<void>
+  readonly stopped: () => boolean
+}
+
 /**
  * Removes what enrollments left that did not come about: folders older than an hour, without a row,
- * that never held a record. To be run before anything can open an actor.
+ * that never held a record. What a departure still has to erase is that departure's business.
  *
  * A folder with records and no row is no such thing: the service's database was lost or is an old
  * copy. Then nothing is removed, and the operator is told.
  */
-export async function sweepAbandoned(
-  dataDir: string,
-  { store, log }: { readonly store: ServiceStore; readonly log: Log },
-): Promise<void> {
+export async function sweepAbandoned(sweep: Sweep): Promise<void> {
+  const { dataDir, store } = sweep
   const root = join(dataDir, 'actors')
-  for (const name of names(root)) {
-    if (name.startsWith(removedPrefix)) rmSync(join(root, name), { recursive: true })
-  }
   const nobody = (await store.enrolledDids('', 1)).length === 0
   for (const prefix of names(root)) {
-    for (const did of names(join(root, prefix))) {
-      const folder = join(root, prefix, did)
-      if (!isDid(did) || Date.now() - statSync(folder).mtimeMs < abandonedAfterMs) continue
-      if ((await store.enrollment(did)) !== undefined) continue
-      if (nobody || !(await isEmpty(folder, did))) {
-        log.error('enrollment.row.missing', {
-          did,
-          advice: 'restore service.sqlite from a newer backup; the folder was left as it is',
-        })
-        continue
-      }
-      // Out of sight in one step: half of a folder would be a repo without its key.
-      const aside = join(root, `${removedPrefix}${did}`)
-      renameSync(folder, aside)
-      rmSync(aside, { recursive: true })
-      log.info('enrollment.abandoned.removed', { did })
+    // People are served meanwhile.
+    await Bun.sleep(0)
+    const dids = names(join(root, prefix)).filter(isDid)
+    const enrolled = await store.enrolledAmong(dids)
+    for (const did of dids) {
+      if (sweep.stopped()) return
+      if (enrolled.has(did)) continue
+      await sweep.inTurn(did, () => look(sweep, { did, folder: join(root, prefix, did), nobody }))
     }
   }
 }
 
-const abandonedAfterMs = 3_600_000
-const removedPrefix = 'removed-'
+async function look(
+  { dataDir, store, departures, log }: Sweep,
+  at: { readonly did: Did; readonly folder: string; readonly nobody: boolean },
+): Promise<void> {
+  const { did, folder, nobody } = at
+  if (!existsSync(folder) || Date.now() - statSync(folder).mtimeMs < abandonedAfterMs) return
+  if (
+    (await store.enrollment(did)) !== undefined ||
+    (await departures.departure(did)) !== undefined
+  )
+    return
+  if (nobody || !(await isEmpty(folder, did))) {
+    const advice = 'restore service.sqlite from a newer backup; the folder was left as it is'
+    log.error('enrollment.row.missing', { did, advice })
+    return
+  }
+  removeActorFolder(dataDir, did)
+  log.info('enrollment.abandoned.removed', { did })
+}
 
-/** Whether nothing but the first, empty commit was ever stored here. */
+const abandonedAfterMs = 3_600_000
+
+/** Whether no record was ever stored here. */
 async function isEmpty(folder: string, did: Did): Promise<boolean> {
   const path = join(folder, 'stratos.sqlite')
   if (!existsSync(path)) return true
@@ -55,7 +73,7 @@ async function isEmpty(folder: string, did: Did): Promise<boolean> {
     const tables = await sqlite.all(`select name from sqlite_master where type = 'table'`)
     if (tables.length === 0) return true
     const head = await new ActorStore(sqlite, did).head()
-    return head === undefined || head.seq <= 1
+    return head === undefined || head.lastBlock === 0
   } finally {
     await sqlite.close()
   }

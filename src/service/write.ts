@@ -15,7 +15,9 @@ import {
 } from '../atproto/syntax.ts'
 import { nextTid } from '../atproto/tid.ts'
 import { assert, unreachable } from '../lib/assert.ts'
-import type { Change, Head, OutboxEntry, RecordOp } from '../store/actor.ts'
+import type { Change, Head, RecordOp } from '../store/actor.ts'
+import type { OutboxEntry } from '../store/actor-outbox.ts'
+import type { RepoNumbers } from '../store/departure.ts'
 import { boundaryNames } from './boundary.ts'
 import { checkCollection, encodeRecord, type RecordFacts, type RecordRules } from './record.ts'
 import { stubOf } from './stub.ts'
@@ -105,11 +107,15 @@ export async function planWrite(
 
 /** The first commit of a repo, of an empty tree, with what its PDS has to be told. */
 export function planFirst(
-  tree: Mst,
-  outbox: readonly OutboxEntry[],
+  first: {
+    readonly tree: Mst
+    readonly outbox: readonly OutboxEntry[]
+    /** Where the repo stood that its owner had here before. */
+    readonly after?: RepoNumbers | undefined
+  },
   context: Pick<WriteContext, 'did' | 'key' | 'clockId' | 'nowMs'>,
 ): Change {
-  return commitChange({ tree, before: undefined, ops: [], outbox }, context)
+  return commitChange({ ...first, before: undefined, ops: [] }, context)
 }
 
 type CallWith<Op> = { readonly call: WriteCall; readonly op: Op }
@@ -170,7 +176,10 @@ async function planDelete(
   const before = state.fresh.get(path) ?? (await storedBoundaries(op, context))
   const uri = recordUri(context.did, collection, rkey)
   const recordOp: RecordOp = { action: 'delete', uri, collection, rkey, prev, before, after: [] }
-  const outbox = call.stubs.includes(collection) ? [{ collection, rkey, record: null }] : []
+  // A stub of times when there were some has to go with its record, too.
+  const anyhow = call.stubs.includes(collection)
+  const gone = { collection, rkey, record: null } as const
+  const outbox: OutboxEntry[] = [anyhow ? gone : { ...gone, onlyKnown: true }]
   const tree = state.tree.delete(path)
   const change = commitChange({ tree, before: state.head, ops: [recordOp], outbox }, context)
   return {
@@ -185,21 +194,24 @@ interface CommitFacts {
   readonly before: Head | undefined
   readonly ops: readonly RecordOp[]
   readonly outbox: readonly OutboxEntry[]
+  /** Without a head, what the numbers continue, if anything. */
+  readonly after?: RepoNumbers | undefined
 }
 
 function commitChange(
-  { tree, before, ops, outbox }: CommitFacts,
+  { tree, before, ops, outbox, ...first }: CommitFacts,
   context: Pick<WriteContext, 'did' | 'key' | 'clockId' | 'nowMs'>,
 ): Change {
   const { did, key, clockId, nowMs } = context
-  const rev = nextTid({ nowMs, clockId, after: before?.rev })
-  assert(before === undefined || rev > before.rev, 'rev must grow')
+  const last: RepoNumbers | undefined = before ?? first.after
+  const rev = nextTid({ nowMs, clockId, after: last?.rev })
+  assert(last === undefined || rev > last.rev, 'rev must grow')
   const commit = signCommit({ did, data: tree.rootCid(), rev }, key)
   const blocks = ops.filter((op) => op.put !== undefined).length
   const after: Head = {
     cid: cidToString(commit.cid),
     rev,
-    seq: (before?.seq ?? 0) + 1,
+    seq: (last?.seq ?? 0) + 1,
     lastBlock: (before?.lastBlock ?? 0) + blocks,
   }
   return { did, before, after, commit: commit.bytes, time: isoTime(nowMs), ops, outbox }

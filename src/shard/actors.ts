@@ -1,11 +1,12 @@
-import { createHash } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { overloaded, XrpcError } from '../atproto/errors.ts'
 import { SigningKey } from '../atproto/keys.ts'
 import type { Did } from '../atproto/syntax.ts'
 import { makeFolder, syncFolder, writeDurably } from '../lib/files.ts'
+import type { ActorAnswers } from '../service/calls.ts'
 import { ActorStore, type Head } from '../store/actor.ts'
+import { actorFolder, removeActorFolder } from '../store/actor-folder.ts'
 import { migrateSqlite, type Migrations } from '../store/migrate.ts'
 import { openSqlite, type Synchronous } from '../store/sqlite.ts'
 
@@ -15,12 +16,6 @@ export interface OpenActor {
   readonly store: ActorStore
   readonly key: SigningKey
   head: Head
-}
-
-/** `actors/{first two hex digits of SHA-256(did)}/{did}` below the data folder. */
-function actorFolder(dataDir: string, did: Did): string {
-  const prefix = createHash('sha256').update(did).digest('hex').slice(0, 2)
-  return join(dataDir, 'actors', prefix, did)
 }
 
 interface Options {
@@ -34,6 +29,8 @@ interface Options {
 interface Entry {
   readonly actor: Promise<OpenActor>
   leases: number
+  /** Called when nobody uses it any more. */
+  idle?: () => void
 }
 
 /** The open actors of one shard: least recently used ones are closed to make room. */
@@ -43,6 +40,8 @@ export class Actors {
   readonly #open = new Map<Did, Entry>()
   /** Open ones, and those that are being closed to make room for another. */
   #handles = 0
+  /** Whose repos are closed for good, or until they stay after all. */
+  readonly #leaving = new Set<Did>()
   /** Requests that wait for a handle, in order. */
   readonly #waiting: ((found: 'free' | 'late') => void)[] = []
 
@@ -55,12 +54,70 @@ export class Actors {
    * @throws XrpcError 404 RepoNotFound, or 503 when all handles stay in use for too long
    */
   async use<Result>(did: Did, task: (actor: OpenActor) => Promise<Result>): Promise<Result> {
-    const entry = await this.#lease(did)
+    const entry = await this.#lease(did, () => !this.#leaving.has(did))
+    return await this.#used(entry, task)
+  }
+
+  async #used<Result>(entry: Entry, task: (actor: OpenActor) => Promise<Result>): Promise<Result> {
     try {
       return await task(await entry.actor)
     } finally {
       entry.leases -= 1
-      if (entry.leases === 0) this.#waiting.shift()?.('free')
+      if (entry.leases === 0) {
+        entry.idle?.()
+        this.#waiting.shift()?.('free')
+      }
+    }
+  }
+
+  /**
+   * Closes the repo to everybody and gives what its owner's departure has to know. To be called in
+   * the actor's turn, so that no write is under way.
+   */
+  async leave(did: Did): Promise<ActorAnswers['leave']> {
+    this.#leaving.add(did)
+    try {
+      const entry = await this.#lease(did, () => true)
+      return await this.#used(entry, async ({ head, store }) => {
+        const budget = await store.outbox.budget()
+        return {
+          numbers: { seq: head.seq, rev: head.rev },
+          keys: await store.outbox.places(),
+          ...(budget === undefined ? {} : { budget }),
+        }
+      })
+    } catch (error) {
+      this.#leaving.delete(did)
+      throw error
+    }
+  }
+
+  stay(did: Did): void {
+    this.#leaving.delete(did)
+  }
+
+  /** Removes data and key, once nobody uses them any more. What is gone already is no error. */
+  async erase(did: Did): Promise<void> {
+    this.#leaving.add(did)
+    const entry = this.#open.get(did)
+    if (entry !== undefined) await this.#close(did, entry)
+    removeActorFolder(this.#options.dataDir, did)
+    this.#leaving.delete(did)
+  }
+
+  async #close(did: Did, entry: Entry): Promise<void> {
+    if (entry.leases > 0) {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      entry.idle = resolve
+      await promise
+    }
+    // One that could not be opened has left the map by itself.
+    if (this.#open.get(did) !== entry) return
+    this.#open.delete(did)
+    try {
+      await (await entry.actor).store.close()
+    } finally {
+      this.#giveBack()
     }
   }
 
@@ -98,9 +155,10 @@ export class Actors {
     this.#handles = 0
   }
 
-  async #lease(did: Did): Promise<Entry> {
+  async #lease(did: Did, isOpen: () => boolean): Promise<Entry> {
     const waitUntilMs = Date.now() + handleWaitMs
     for (;;) {
+      if (!isOpen()) throw repoNotFound(did)
       const present = this.#open.get(did)
       if (present !== undefined) {
         this.#open.delete(did)

@@ -7,6 +7,7 @@ import { Turns } from '../lib/turns.ts'
 import type { ActorAnswers } from '../service/calls.ts'
 import { Actors } from './actors.ts'
 import type { ShardBoot, ShardError, ShardMessage, ShardReply, ShardRequest } from './messages.ts'
+import { Outboxes } from './outboxes.ts'
 import { Reads } from './reads.ts'
 import { Repos } from './repos.ts'
 import { Writes } from './writes.ts'
@@ -16,6 +17,9 @@ export class Engine {
   readonly #actors: Actors
   readonly #reads: Reads
   readonly #writes: Writes
+  readonly #outboxes: Outboxes
+  readonly #repos: Repos
+  readonly #turns = new Turns<Did>()
   readonly #log: Log
   readonly #send: (message: ShardMessage) => void
   /** JSON of replies that wait to be sent. */
@@ -33,10 +37,12 @@ export class Engine {
     this.#send = parts.send
     this.#actors = new Actors(boot)
     const repos = new Repos(boot.treeBytesMax)
-    const turns = new Turns<Did>()
+    this.#repos = repos
+    const turns = this.#turns
     const { schemas, log } = parts
     this.#reads = new Reads(this.#actors, repos, turns)
     this.#writes = new Writes(this.#actors, repos, { boot, schemas, turns, log })
+    this.#outboxes = new Outboxes(this.#actors, turns, boot.rules)
   }
 
   /** @param batch JSON array of numbered requests, each of an actor that this engine owns */
@@ -78,7 +84,7 @@ export class Engine {
       case 'key':
         return { signingKey: this.#actors.signingKey(did).did }
       case 'open':
-        return await this.#writes.open(did, request.outbox)
+        return await this.#writes.open(did, request)
       case 'write':
         return await this.#writes.write(request)
       case 'read':
@@ -90,24 +96,29 @@ export class Engine {
       case 'export':
         return { bytes: await this.#reads.export(did) }
       case 'queue':
-        await this.#actors.use(did, ({ store }) => store.queue(request.outbox))
-        return {}
+        return await this.#outboxes.queue(did, request.outbox)
       case 'outbox':
-        return { rows: await this.#actors.use(did, ({ store }) => store.outbox(request.limit)) }
-      case 'settle':
-        await this.#actors.use(did, ({ store }) => store.settle(request.row, request.pdsCid))
+        return await this.#outboxes.rows(did, request.limit)
+      case 'report':
+        return await this.#outboxes.report(did, request)
+      case 'restub':
+        return await this.#outboxes.restub(did, request)
+      case 'leave':
+        return await this.#turns.run(did, () => this.#actors.leave(did))
+      case 'stay':
+        this.#actors.stay(did)
         return {}
-      case 'postpone':
-        await this.#actors.use(did, ({ store }) =>
-          store.postpone(request.row, request.nextAttemptAtMs),
-        )
-        return {}
-      case 'park':
-        await this.#actors.use(did, ({ store }) => store.park(request.row, request.reason))
-        return {}
+      case 'erase':
+        return await this.#turns.run(did, () => this.#erase(did))
       default:
         return unreachable(request)
     }
+  }
+
+  async #erase(did: Did): Promise<ActorAnswers['erase']> {
+    this.#repos.forget(did)
+    await this.#actors.erase(did)
+    return {}
   }
 
   #refusal(error: unknown, { did, kind, requestId }: ShardRequest): ShardError {

@@ -4,7 +4,7 @@ import { Mst } from '../atproto/mst.ts'
 import { type Did, recordUri } from '../atproto/syntax.ts'
 import type { Log } from '../lib/log.ts'
 import type { Turns } from '../lib/turns.ts'
-import type { ActorAnswers } from '../service/calls.ts'
+import type { ActorAnswers, ActorCall } from '../service/calls.ts'
 import {
   planFirst,
   planWrite,
@@ -13,7 +13,7 @@ import {
   type WriteCall,
   type WriteContext,
 } from '../service/write.ts'
-import type { Change, OutboxEntry } from '../store/actor.ts'
+import type { Change } from '../store/actor.ts'
 import type { Actors, OpenActor } from './actors.ts'
 import type { ShardBoot } from './messages.ts'
 import type { Repos } from './repos.ts'
@@ -64,20 +64,23 @@ export class Writes {
   }
 
   /** Makes the actor's repo with its empty commit, or only queues where there already is one. */
-  async open(did: Did, outbox: readonly OutboxEntry[]): Promise<ActorAnswers['open']> {
+  async open(
+    did: Did,
+    { outbox, after }: Extract<ActorCall, { kind: 'open' }>,
+  ): Promise<ActorAnswers['open']> {
     const { turns, boot } = this.#parts
     return await turns.run(did, async () => {
       let created = false
       await this.#actors.create(did, async (store, key) => {
         const context = { did, key, clockId: boot.clockId, nowMs: Date.now() }
-        await store.apply([planFirst(Mst.empty, outbox, context)])
+        await store.apply([planFirst({ tree: Mst.empty, outbox, after }, context)])
         created = true
       })
       return await this.#actors.use(did, async ({ store, head }) => {
         if (!created) {
-          await store.queue(outbox)
+          await store.outbox.queue(outbox)
           // The person was here: what their PDS refused before may be possible now.
-          await store.unpark()
+          await store.outbox.unpark()
         }
         return { rev: head.rev }
       })

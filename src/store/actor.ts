@@ -1,6 +1,7 @@
 import type { Cid } from '../atproto/cid.ts'
 import type { AtUri, Did, Nsid, Rkey, Tid } from '../atproto/syntax.ts'
 import { type ListedRow, type ListQuery, listStatement, pageBytesMax } from './actor-list.ts'
+import { ActorOutbox, type OutboxEntry, queueStatement } from './actor-outbox.ts'
 import type { Sql, SqlValue, Statement } from './sql.ts'
 
 /** The newest commit of a repo and the numbers that the next Change continues. */
@@ -26,13 +27,6 @@ export interface RecordOp {
   readonly after: readonly string[]
 }
 
-/** What has to be on the PDS at one key: a record, or nothing. */
-export interface OutboxEntry {
-  readonly collection: Nsid
-  readonly rkey: Rkey
-  readonly record: string | null
-}
-
 /** One commit with everything that belongs to it. It is stored whole, on `before`, or not at all. */
 export interface Change {
   readonly did: Did
@@ -43,16 +37,6 @@ export interface Change {
   readonly time: string
   readonly ops: readonly RecordOp[]
   readonly outbox: readonly OutboxEntry[]
-}
-
-export interface OutboxRow {
-  readonly collection: Nsid
-  readonly rkey: Rkey
-  readonly position: number
-  readonly record: string | null
-  readonly pdsCid: string | null
-  readonly attempts: number
-  readonly nextAttemptAtMs: number
 }
 
 export interface StoredRecord {
@@ -83,28 +67,6 @@ const insertBoundary =
   'insert into stratos_record_boundary (boundary, collection, rkey) values ($1, $2, $3)'
 const deleteBoundary = `delete from stratos_record_boundary
   where boundary = $1 and collection = $2 and rkey = $3`
-const queueOutbox = `insert into stratos_outbox
-  (collection, rkey, position, record, "pdsCid", pending, attempts, "nextAttemptAtMs", parked)
-  values ($1, $2, (select coalesce(max(position), 0) + 1 from stratos_outbox where pending = 1),
-    $3, null, 1, 0, 0, null)
-  on conflict (collection, rkey) do update set position = excluded.position,
-    record = excluded.record, pending = 1, attempts = 0, "nextAttemptAtMs" = 0, parked = null`
-const settlePut = `update stratos_outbox
-  set "pdsCid" = $4, record = null, pending = 0, attempts = 0
-  where collection = $1 and rkey = $2 and position = $3 and pending = 1`
-const settleDelete = `delete from stratos_outbox
-  where collection = $1 and rkey = $2 and position = $3 and pending = 1`
-const rememberPut = `update stratos_outbox set "pdsCid" = $4
-  where collection = $1 and rkey = $2 and position <> $3`
-const postpone = `update stratos_outbox
-  set attempts = attempts + 1, "nextAttemptAtMs" = $4
-  where collection = $1 and rkey = $2 and position = $3 and pending = 1`
-const park = `update stratos_outbox set parked = $4, pending = 0
-  where collection = $1 and rkey = $2 and position = $3 and pending = 1`
-const unpark = `update stratos_outbox
-  set parked = null, pending = 1, attempts = 0, "nextAttemptAtMs" = 0 where parked is not null`
-const nextOutbox = `select collection, rkey, position, record, "pdsCid", attempts,
-  "nextAttemptAtMs" from stratos_outbox where pending = 1 order by position limit $1`
 const selectHead =
   'select cid, rev, seq, "lastBlock", content from stratos_repo_root where did = $1'
 const selectBlock = 'select content from stratos_repo_block where id = $1'
@@ -123,12 +85,8 @@ function changeStatements(change: Change): Statement[] {
     head,
     { sql: insertEvent, args: [after.seq, did, time, after.rev, event], rows: 1 },
     ...change.ops.flatMap((op) => opStatements(op, { rev: after.rev, time })),
-    ...change.outbox.map(outboxStatement),
+    ...change.outbox.map(queueStatement),
   ]
-}
-
-function outboxStatement(entry: OutboxEntry): Statement {
-  return { sql: queueOutbox, args: [entry.collection, entry.rkey, entry.record], rows: 1 }
 }
 
 function opStatements(op: RecordOp, at: { readonly rev: Tid; readonly time: string }): Statement[] {
@@ -164,10 +122,12 @@ function eventOp(op: RecordOp): object {
 
 /** The queries and reports of one actor's database. It keeps nothing in memory. */
 export class ActorStore {
+  readonly outbox: ActorOutbox
   readonly #sql: Sql
   readonly #did: Did
 
   constructor(sql: Sql, did: Did) {
+    this.outbox = new ActorOutbox(sql)
     this.#sql = sql
     this.#did = did
   }
@@ -231,48 +191,10 @@ export class ActorStore {
     return row?.bytes ?? 0
   }
 
-  async queue(entries: readonly OutboxEntry[]): Promise<void> {
-    await this.#sql.run(entries.map(outboxStatement))
-  }
-
-  /** The oldest undelivered rows, in the order in which they must be delivered. */
-  async outbox(limit: number): Promise<OutboxRow[]> {
-    return await this.#sql.all<OutboxRow>(nextOutbox, limit)
-  }
-
-  /**
-   * Says that a row was delivered: `pdsCid` is what now stands on the PDS, null when nothing does.
-   * A row that was queued anew meanwhile stays pending and only learns what stands there.
-   */
-  async settle(row: OutboxKey, pdsCid: string | null): Promise<void> {
-    const key = [row.collection, row.rkey, row.position]
-    const done: Statement =
-      pdsCid === null
-        ? { sql: settleDelete, args: key }
-        : { sql: settlePut, args: [...key, pdsCid] }
-    await this.#sql.run([done, { sql: rememberPut, args: [...key, pdsCid] }])
-  }
-
-  async postpone(row: OutboxKey, nextAttemptAtMs: number): Promise<void> {
-    const args = [row.collection, row.rkey, row.position, nextAttemptAtMs]
-    await this.#sql.run([{ sql: postpone, args }])
-  }
-
-  /** Gives rows that were given up another try. */
-  async unpark(): Promise<void> {
-    await this.#sql.run([{ sql: unpark, args: [] }])
-  }
-
-  async park(row: OutboxKey, reason: string): Promise<void> {
-    await this.#sql.run([{ sql: park, args: [row.collection, row.rkey, row.position, reason] }])
-  }
-
   async close(): Promise<void> {
     await this.#sql.close()
   }
 }
-
-export type OutboxKey = Pick<OutboxRow, 'collection' | 'rkey' | 'position'>
 
 /** The access rule as a condition over `r`; parameters are numbered from `first`. */
 function visible(view: View, first: number): { sql: string; args: readonly SqlValue[] } {

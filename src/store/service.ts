@@ -1,5 +1,7 @@
 import type { Did } from '../atproto/syntax.ts'
 import { Lru } from '../lib/lru.ts'
+import type { Budget, OutboxPlace } from './actor-outbox.ts'
+import { departureStatements, forgetDeparture, type RepoNumbers } from './departure.ts'
 import type { Sql, Statement } from './sql.ts'
 
 /** A person's membership, as access decisions read it. */
@@ -34,6 +36,7 @@ const upsertSession = `insert into oauth_session (did, value, "updatedAt") value
   on conflict (did) do update set value = excluded.value, "updatedAt" = excluded."updatedAt"`
 const markDirty = 'insert into outbox_dirty (did) values ($1) on conflict (did) do nothing'
 const setRecordDue = 'update enrollment set "recordDue" = $2 where did = $1'
+const insertEvent = 'insert into service_event (did, action, time) values ($1, $2, $3)'
 
 /** service.sqlite: who is enrolled where, OAuth state and sessions, and work that is due. */
 export class ServiceStore {
@@ -82,8 +85,11 @@ export class ServiceStore {
       await this.#sql.run([
         { sql: upsertEnrollment, args: [did, pdsEndpoint, signingKey, rkey, enrolledAt, scope] },
         ...replaceBoundaries(did, boundaries),
-        { sql: upsertSession, args: [did, oauthSession, enrolledAt] },
+        { sql: upsertSession, args: [did, oauthSession, new Date().toISOString()] },
         { sql: markDirty, args: [did] },
+        // What a departure had left to do was queued in the new outbox.
+        ...forgetDeparture(did),
+        event(did, 'enroll'),
       ])
     } finally {
       // Also when it failed: who knows what of it was stored.
@@ -97,10 +103,93 @@ export class ServiceStore {
       await this.#sql.run([
         { sql: setRecordDue, args: [did, 1], rows: 1 },
         ...replaceBoundaries(did, boundaries),
+        event(did, 'enroll'),
       ])
     } finally {
       this.#forget(did)
     }
+  }
+
+  /**
+   * With this the person is out, and the job that sees to the rest is there. The OAuth session
+   * stays for that job.
+   * @throws RowsMismatch for somebody who is not enrolled
+   */
+  async leave(departure: {
+    readonly did: Did
+    readonly numbers: RepoNumbers
+    readonly keys: readonly OutboxPlace[]
+    readonly budget: Budget | undefined
+    readonly nowMs: number
+  }): Promise<void> {
+    const { did } = departure
+    try {
+      await this.#sql.run([
+        { sql: 'delete from enrollment where did = $1', args: [did], rows: 1 },
+        { sql: deleteBoundaries, args: [did] },
+        { sql: 'delete from browser_session where did = $1', args: [did] },
+        ...departureStatements(departure),
+        { sql: markDirty, args: [did] },
+        event(did, 'unenroll'),
+      ])
+    } finally {
+      this.#forget(did)
+    }
+  }
+
+  /** Those of `dids` that are enrolled. */
+  async enrolledAmong(dids: readonly Did[]): Promise<ReadonlySet<Did>> {
+    const found = new Set<Did>()
+    for (let start = 0; start < dids.length; start += lookUpMax) {
+      const some = dids.slice(start, start + lookUpMax)
+      const places = some.map((_, index) => `$${index + 1}`).join(', ')
+      const sql = `select did from enrollment where did in (${places})`
+      for (const { did } of await this.#sql.all<{ did: Did }>(sql, ...some)) found.add(did)
+    }
+    return found
+  }
+
+  async countEnrolled(): Promise<number> {
+    const rows = await this.#sql.all<{ count: number }>('select count(*) as count from enrollment')
+    return rows[0]?.count ?? 0
+  }
+
+  /** Boundaries that people have, and how many have each. */
+  async boundaryCounts(): Promise<{ readonly boundary: string; readonly members: number }[]> {
+    return await this.#sql.all(`select boundary, count(*) as members from enrollment_boundary
+      group by boundary order by boundary`)
+  }
+
+  /** Changes of membership after `after`, oldest first. */
+  async events(after: number, limit: number): Promise<ServiceEvent[]> {
+    const sql = `select seq, did, action, time from service_event where seq > $1
+      order by seq limit $2`
+    return await this.#sql.all<ServiceEvent>(sql, after, limit)
+  }
+
+  /**
+   * Makes the PDS records due that another configuration changes, and remembers that configuration
+   * in the same step.
+   * @param changed boundaries that came or went, or `all` when every record changes
+   */
+  async recordsChange(changed: readonly string[] | 'all', remember: Remembered): Promise<void> {
+    const time = new Date().toISOString()
+    const { condition, args } = holdersOf(changed)
+    await this.#sql.run([
+      { sql: `update enrollment set "recordDue" = 1 where ${condition}`, args },
+      ...(changed === 'all' ? [] : [changeEvents(condition, [...args, time])]),
+      { sql: upsertMeta, args: [remember.name, remember.value] },
+    ])
+  }
+
+  /** What an earlier process of this service wrote down under a name. */
+  async remembered(name: string): Promise<string | undefined> {
+    const sql = 'select value from meta where name = $1'
+    return (await this.#sql.all<{ value: string }>(sql, name))[0]?.value
+  }
+
+  async remember({ name, value }: Remembered): Promise<void> {
+    await this.#sql.run([{ sql: upsertMeta, args: [name, value] }])
   }
 
   #forget(did: Did): void {
@@ -180,8 +269,7 @@ export class ServiceStore {
 
   /** Whether the last process ended in order; from now on it counts as not. */
   async begin(): Promise<boolean> {
-    const sql = `select value from meta where name = 'stopped'`
-    const clean = (await this.#sql.all<{ value: string }>(sql))[0]?.value !== 'no'
+    const clean = (await this.remembered('stopped')) !== 'no'
     await this.#mark('no')
     return clean
   }
@@ -193,14 +281,47 @@ export class ServiceStore {
   }
 
   async #mark(stopped: 'yes' | 'no'): Promise<void> {
-    const sql = `insert into meta (name, value) values ('stopped', $1)
-      on conflict (name) do update set value = excluded.value`
-    await this.#sql.run([{ sql, args: [stopped] }])
+    await this.remember({ name: 'stopped', value: stopped })
   }
 }
 
 /** Some 300 bytes each. */
 const knownMax = 20_000
+const lookUpMax = 500
+
+/** A change of membership; `enroll` stands for every change of boundaries, too. */
+export interface ServiceEvent {
+  readonly seq: number
+  readonly did: Did
+  readonly action: 'enroll' | 'unenroll'
+  readonly time: string
+}
+
+interface Remembered {
+  readonly name: string
+  readonly value: string
+}
+
+const upsertMeta = `insert into meta (name, value) values ($1, $2)
+  on conflict (name) do update set value = excluded.value`
+
+function event(did: Did, action: ServiceEvent['action']): Statement {
+  return { sql: insertEvent, args: [did, action, new Date().toISOString()], rows: 1 }
+}
+
+/** A condition over `enrollment` for whoever is in one of these boundaries. */
+function holdersOf(boundaries: readonly string[] | 'all') {
+  if (boundaries === 'all') return { condition: '1 = 1', args: [] }
+  const places = boundaries.map((_, index) => `$${index + 1}`).join(', ')
+  const sql = `select b.did from enrollment_boundary b where b.boundary in (${places})`
+  return { condition: `did in (${sql})`, args: boundaries }
+}
+
+function changeEvents(condition: string, args: readonly string[]): Statement {
+  const sql = `insert into service_event (did, action, time)
+    select did, 'enroll', $${args.length} from enrollment where active = 1 and ${condition}`
+  return { sql, args }
+}
 
 type EnrollmentRow = Omit<Enrollment, 'did' | 'active' | 'boundaries'> & {
   readonly active: number

@@ -1,7 +1,8 @@
 import { P256Keypair, Secp256k1Keypair } from '@atproto/crypto'
 import { p256 } from '@noble/curves/nist.js'
 import { secp256k1 } from '@noble/curves/secp256k1.js'
-import { afterAll, beforeEach, describe, expect, test } from 'bun:test'
+import { afterAll, beforeEach, describe, expect, test, beforeAll } from 'bun:test'
+import { join } from 'node:path'
 import fc from 'fast-check'
 import { createHmac } from 'node:crypto'
 import { readJwt } from '../../src/api/jwt.ts'
@@ -10,6 +11,11 @@ import { XrpcError } from '../../src/atproto/errors.ts'
 import { parseDid, parseNsid } from '../../src/atproto/syntax.ts'
 import { Identities } from '../../src/remote/identity.ts'
 import { Clock, Directory, loopbackFetch } from '../remote/directory.ts'
+import { folder as texts } from '../../src/lib/embed.macro.ts' with { type: 'macro' }
+import { migrateSqlite } from '../../src/store/migrate.ts'
+import { openSqlite } from '../../src/store/sqlite.ts'
+import { UsedTokenStore } from '../../src/store/used-token.ts'
+import { temporaryFolder } from '../store/temporary.ts'
 
 const serviceDid = parseDid('did:web:stratos.example.com')
 const nsid = parseNsid('zone.stratos.repo.createRecord')
@@ -25,7 +31,18 @@ const impostor = directory.add({ didKey: k256.did(), id: alice })
 
 const clock = new Clock()
 const nowSeconds = clock.ms / 1000
+const folder = temporaryFolder()
+const sqlite = openSqlite(join(folder, 'service.sqlite'), {
+  synchronous: 'normal',
+  cacheKib: 256,
+  exclusive: true,
+})
+const used = new UsedTokenStore(sqlite)
 let auth: ServiceAuth
+
+beforeAll(async () => {
+  await migrateSqlite(sqlite, texts('migrations/service/sqlite'))
+})
 
 beforeEach(() => {
   clock.ms = nowSeconds * 1000
@@ -37,12 +54,16 @@ beforeEach(() => {
     fetch: loopbackFetch,
     now: clock.now,
   })
-  auth = new ServiceAuth({ serviceDid, fragment: 'atproto_pns', identities, now: clock.now })
+  const options = { serviceDid, fragment: 'atproto_pns', identities, used, now: clock.now }
+  auth = new ServiceAuth(options)
 })
 
 afterAll(async () => {
   await directory[Symbol.asyncDispose]()
 })
+
+const door = { nsid, tokens: 'any' } as const
+const other = { ...door, nsid: parseNsid('zone.stratos.repo.deleteRecord') }
 
 type Fields = Readonly<Record<string, unknown>>
 type Sign = (signed: Uint8Array) => Uint8Array | Promise<Uint8Array>
@@ -227,7 +248,7 @@ test('any text is refused with a name', async () => {
       .filter((changed) => changed !== good),
   )
   const check = fc.asyncProperty(text, async (token) => {
-    const error = await errorOf(auth.verify(token, nsid))
+    const error = await errorOf(auth.verify(token, door))
     expect(error).toBeInstanceOf(XrpcError)
     expect(error).toHaveProperty('status', 401)
   })
@@ -247,10 +268,10 @@ test('a JWT with a member given twice cannot be read, however deep it lies', () 
 describe('accepted is a token', () => {
   test('of either algorithm, for the bare DID or our fragment', async () => {
     const sign = (signed: Uint8Array) => p256Key.sign(signed)
-    expect(await auth.verify(await mint({}), nsid)).toBe(alice)
-    expect(await auth.verify(await mint({ aud: `${serviceDid}#atproto_pns` }), nsid)).toBe(alice)
+    expect(await auth.verify(await mint({}), door)).toBe(alice)
+    expect(await auth.verify(await mint({ aud: `${serviceDid}#atproto_pns` }), door)).toBe(alice)
     const token = await mint({ iss: bob }, { header: { alg: 'ES256' }, sign })
-    expect(await auth.verify(token, nsid)).toBe(bob)
+    expect(await auth.verify(token, door)).toBe(bob)
   })
 
   test.each<[string, Fields, Fields]>([
@@ -260,52 +281,52 @@ describe('accepted is a token', () => {
     ['of a clock that is 30 s ahead', { iat: nowSeconds + 30, nbf: nowSeconds + 30 }, {}],
     ['with members that mean nothing here', { jti: 'a', nonce: 'b', sub: alice }, { kid: 'c' }],
   ])('%s', async (_, change, header) => {
-    expect(await auth.verify(await mint(change, { header }), nsid)).toBe(alice)
+    expect(await auth.verify(await mint(change, { header }), door)).toBe(alice)
   })
 
   test('until it expires, and not once more', async () => {
     const token = await mint({})
-    expect(await auth.verify(token, nsid)).toBe(alice)
+    expect(await auth.verify(token, door)).toBe(alice)
     clock.ms += 59_999
-    expect(await auth.verify(token, nsid)).toBe(alice)
+    expect(await auth.verify(token, door)).toBe(alice)
     clock.ms += 1
     await expectRefusal(token, 'ExpiredToken')
   })
 
   test('for its method only, also when it was seen before', async () => {
     const token = await mint({})
-    await auth.verify(token, nsid)
-    const error = await errorOf(auth.verify(token, parseNsid('zone.stratos.repo.deleteRecord')))
+    await auth.verify(token, door)
+    const error = await errorOf(auth.verify(token, other))
     expect(error).toHaveProperty('error', 'InvalidToken')
   })
 })
 
 describe('after a change of keys', () => {
   test('the new key counts at once', async () => {
-    await auth.verify(await mint({}), nsid)
+    await auth.verify(await mint({}), door)
     directory.accounts.set(alice, { didKey: stranger.did() })
     const token = await mint({}, { sign: (signed) => stranger.sign(signed) })
-    expect(await auth.verify(token, nsid)).toBe(alice)
+    expect(await auth.verify(token, door)).toBe(alice)
     expect(directory.asked).toHaveLength(2)
   })
 
   test('to the other curve the new key counts at once', async () => {
-    await auth.verify(await mint({}), nsid)
+    await auth.verify(await mint({}), door)
     directory.accounts.set(alice, { didKey: p256Key.did() })
     const sign = (signed: Uint8Array) => p256Key.sign(signed)
-    expect(await auth.verify(await mint({}, { header: { alg: 'ES256' }, sign }), nsid)).toBe(alice)
+    expect(await auth.verify(await mint({}, { header: { alg: 'ES256' }, sign }), door)).toBe(alice)
   })
 
   test('a token by the old key that was seen before counts no longer', async () => {
     const token = await mint({ exp: nowSeconds + 3600 })
-    await auth.verify(token, nsid)
+    await auth.verify(token, door)
     directory.accounts.set(alice, { didKey: stranger.did() })
     clock.ms += 5 * 60_000
     await expectRefusal(token, 'InvalidToken')
   })
 
   test('forged tokens cause one look-up a minute', async () => {
-    await auth.verify(await mint({}), nsid)
+    await auth.verify(await mint({}), door)
     for (let i = 0; i < 5; i++) {
       const sign = (signed: Uint8Array) => stranger.sign(signed)
       await expectRefusal(await mint({ jti: `${i}` }, { sign }), 'InvalidToken')
@@ -317,16 +338,16 @@ describe('after a change of keys', () => {
 describe('while the directory is down', () => {
   test('a token of an unknown issuer is not called bad', async () => {
     directory.broken = { status: 503 }
-    const error = await errorOf(auth.verify(await mint({}), nsid))
+    const error = await errorOf(auth.verify(await mint({}), door))
     expect(error).toMatchObject({ status: 503, error: 'Overloaded' })
   })
 
   test('a known issuer is let in', async () => {
-    await auth.verify(await mint({}), nsid)
+    await auth.verify(await mint({}), door)
     directory.broken = { status: 503 }
     clock.ms += 30 * 60_000
     const later = { iat: clock.ms / 1000, exp: clock.ms / 1000 + 60 }
-    expect(await auth.verify(await mint(later), nsid)).toBe(alice)
+    expect(await auth.verify(await mint(later), door)).toBe(alice)
   })
 })
 
@@ -345,7 +366,7 @@ async function mint(
 }
 
 async function expectRefusal(token: string, name: string): Promise<void> {
-  const outcome = await errorOf(auth.verify(token, nsid))
+  const outcome = await errorOf(auth.verify(token, door))
   expect(outcome).toBeInstanceOf(XrpcError)
   expect(outcome).toMatchObject({
     status: 401,

@@ -186,8 +186,9 @@ function delivered(): Promise<true> {
     'empty outbox',
     async () => {
       const health: unknown = await (await fetch(`${stratos.url}/health`)).json()
-      const outbox = isFields(health) ? fieldsOf(health, 'outbox') : {}
-      return outbox['waiting'] === 0 ? true : undefined
+      const outbox = isFields(health) ? fieldsOf(health, 'outbox') : { actors: {} }
+      const actors = fieldsOf(outbox, 'actors')
+      return actors['waiting'] === 0 ? true : undefined
     },
     { withinMs: deliveryMs },
   )

@@ -4,11 +4,12 @@ import { join } from 'node:path'
 import { ServiceKey } from '../../src/atproto/keys.ts'
 import { createLog } from '../../src/lib/log.ts'
 import { Background } from '../../src/service/background.ts'
-import { Enrollments } from '../../src/service/enrollment.ts'
+import { privateCollections } from '../../src/service/collections.ts'
+import { StubSwitch } from '../../src/service/stub-switch.ts'
 import { eventually } from '../kit/wait.ts'
 import { temporaryFolder } from '../store/temporary.ts'
 import { Delivering, type Person } from './delivering.ts'
-import { a, b, serviceDid } from './posts.ts'
+import { b, serviceDid } from './posts.ts'
 
 const folder = temporaryFolder()
 let world: Delivering
@@ -81,23 +82,24 @@ async function leftBehind(): Promise<void> {
 }
 
 function start({ clean }: { readonly clean: boolean }): Background {
-  const { store, outbox } = world
+  const { store, outbox, departures, call } = world
   const log = createLog('info', (line) => void world.log.push(line))
-  const rules = {
-    serviceDid,
-    publicUrl: 'https://stratos.test',
-    mode: 'open',
-    allowedDids: [],
-    allowedPds: [],
-    boundaries: [a, b],
-    newBoundaries: [],
-  } as const
-  const enrollments = new Enrollments(rules, {
+  const stubs = new StubSwitch({
+    mode: 'full',
+    stubCollections: () => privateCollections,
     store,
+    call,
     outbox,
     log,
-    call: (did, requestId, call) => world.house.pool.call(did, requestId, call),
-    key: ServiceKey.generate(),
   })
-  return new Background({ clean, store, outbox, enrollments, log })
+  return new Background({
+    dataDir: world.house.dataDir,
+    clean,
+    store,
+    departing: { store: departures, departures: world.leaving },
+    outbox,
+    enrollments: world.enrollments(ServiceKey.generate(), { serviceDid }),
+    stubs,
+    log,
+  })
 }

@@ -2,17 +2,21 @@ import { join } from 'node:path'
 import type { Did, Nsid } from '../../src/atproto/syntax.ts'
 import { parseRkey } from '../../src/atproto/syntax.ts'
 import { folder as texts } from '../../src/lib/embed.macro.ts' with { type: 'macro' }
+import type { ServiceKey } from '../../src/atproto/keys.ts'
 import { createLog } from '../../src/lib/log.ts'
 import { Pds, SessionLost } from '../../src/remote/pds.ts'
 import type { CallActor } from '../../src/service/calls.ts'
+import { Departures } from '../../src/service/departure.ts'
+import { Enrollments, type EnrollmentRules } from '../../src/service/enrollment.ts'
 import { Outbox } from '../../src/service/outbox.ts'
+import { DepartureStore } from '../../src/store/departure.ts'
 import { migrateSqlite } from '../../src/store/migrate.ts'
 import { ServiceStore } from '../../src/store/service.ts'
 import type { Sql } from '../../src/store/sql.ts'
 import { openSqlite } from '../../src/store/sqlite.ts'
 import { eventually } from '../kit/wait.ts'
 import { type Actor, House } from '../shard/pools.ts'
-import { collection, serviceDid } from './posts.ts'
+import { a, b, c, collection, serviceDid } from './posts.ts'
 import { PdsServer } from './pds-server.ts'
 
 /** Where a test may step in; each passes on to the real part by default. */
@@ -20,31 +24,46 @@ export interface Seams {
   call(pass: CallActor): CallActor
   /** Statements of the service store, before they run. */
   run(sql: string): Promise<void>
+  /** Before and after each call of a shard, batch of the service store and request to the PDS. */
+  step(): Promise<void>
 }
 
 /** An outbox with real stores and a real shard, and somebody's PDS on the other side. */
 export class Delivering implements AsyncDisposable {
-  readonly house: House
-  readonly store: ServiceStore
+  house: House
+  store: ServiceStore
+  readonly departures: DepartureStore
+  readonly #sql: Sql
   readonly pds: PdsServer
+  /** Whose OAuth sessions were ended at the PDS. */
+  readonly revoked: Did[] = []
   readonly log: string[] = []
   /** Whose OAuth session is lost. */
   readonly signedOut = new Set<Did>()
   /** Looks at the use of a session before it is given. */
   beforeSession: (did: Did) => Promise<void> = async () => undefined
+  readonly leaving: Departures
   outbox: Outbox
   readonly seams: Seams
 
-  private constructor(parts: { house: House; store: ServiceStore; seams: Seams }) {
+  private constructor(parts: { house: House; sql: Sql; seams: Seams }) {
     this.house = parts.house
-    this.store = parts.store
+    this.#sql = parts.sql
+    this.store = new ServiceStore(parts.sql)
+    this.departures = new DepartureStore(parts.sql)
     this.seams = parts.seams
     this.pds = new PdsServer()
+    this.leaving = new Departures({
+      store: this.departures,
+      revoke: async (did) => void this.revoked.push(did),
+      log: createLog('info', (line) => void this.log.push(line)),
+    })
     this.outbox = this.fresh()
   }
 
   static async open(dataDir: string): Promise<Delivering> {
-    const seams: Seams = { call: (pass) => pass, run: async () => undefined }
+    const idle = async () => undefined
+    const seams: Seams = { call: (pass) => pass, run: idle, step: idle }
     const house = await House.open('inline', dataDir)
     const options = { synchronous: 'normal', cacheKib: 256, exclusive: true } as const
     const sqlite = openSqlite(join(dataDir, '..', `${crypto.randomUUID()}.sqlite`), options)
@@ -53,24 +72,52 @@ export class Delivering implements AsyncDisposable {
       all: (text, ...args) => sqlite.all(text, ...args),
       run: async (batch) => {
         for (const statement of batch) await seams.run(statement.sql)
+        await seams.step()
         await sqlite.run(batch)
+        await seams.step()
       },
       close: () => sqlite.close(),
     }
-    return new Delivering({ house, store: new ServiceStore(sql), seams })
+    return new Delivering({ house, sql, seams })
   }
 
   /** The outbox of the next process; the one before it has to be stopped. */
-  fresh(): Outbox {
-    const pass: CallActor = (did, requestId, call) => this.house.pool.call(did, requestId, call)
+  fresh({ pointsPerHour = 1_000_000 } = {}): Outbox {
+    const log = createLog('info', (line) => void this.log.push(line))
     return new Outbox({
       store: this.store,
-      call: (did, requestId, call) => this.seams.call(pass)(did, requestId, call),
+      departing: { store: this.departures, departures: this.leaving },
+      pointsPerHour,
+      call: this.call,
       pds: (did) =>
         new Pds({ did, use: async (task) => task(await this.#session(did)), now: Date.now }),
       service: `${serviceDid}#atproto_pns`,
-      log: createLog('info', (line) => void this.log.push(line)),
+      log,
     })
+  }
+
+  /** What the next process of the service finds: memory is gone, files and rows are there. */
+  async restart(): Promise<void> {
+    await this.outbox.stop()
+    await this.house.pool.close()
+    this.house = await House.open('inline', this.house.dataDir)
+    this.store = new ServiceStore(this.#sql)
+    this.outbox = this.fresh()
+  }
+
+  readonly call: CallActor = async (did, requestId, call) => {
+    const pass: CallActor = (...asked) => this.house.pool.call(...asked)
+    await this.seams.step()
+    const answer = await this.seams.call(pass)(did, requestId, call)
+    await this.seams.step()
+    return answer
+  }
+
+  /** Enrollments of boundaries a, b and c, over this outbox and these stores. */
+  enrollments(key: ServiceKey, over: Partial<EnrollmentRules> = {}): Enrollments {
+    const { store, departures, outbox, call } = this
+    const log = createLog('info', (line) => void this.log.push(line))
+    return new Enrollments({ ...rules, ...over }, { store, departures, outbox, call, key, log })
   }
 
   /** An enrolled person with an empty repo, of whom nothing is due. */
@@ -112,7 +159,12 @@ export class Delivering implements AsyncDisposable {
     await this.beforeSession(did)
     if (lost) throw new SessionLost(did)
     return {
-      fetchHandler: (path: string, init?: RequestInit) => fetch(new URL(path, this.pds.url), init),
+      fetchHandler: async (path: string, init?: RequestInit) => {
+        await this.seams.step()
+        const response = await fetch(new URL(path, this.pds.url), init)
+        await this.seams.step()
+        return response
+      },
       getTokenInfo: () => Promise.reject(new Error('nobody asks')),
     }
   }
@@ -177,3 +229,14 @@ export class Person {
 }
 
 export const stubs: readonly Nsid[] = [collection]
+
+const rules: EnrollmentRules = {
+  serviceDid,
+  publicUrl: 'http://localhost:3100',
+  mode: 'open',
+  allowedDids: [],
+  allowedPds: [],
+  boundaries: [a, b, c],
+  newBoundaries: [a, c],
+  publishBoundaries: true,
+}

@@ -1,4 +1,5 @@
 import { Database } from 'bun:sqlite'
+import type { ActorCall } from '../../src/service/calls.ts'
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import { join } from 'node:path'
 import { parseNsid } from '../../src/atproto/syntax.ts'
@@ -34,6 +35,63 @@ describe('a row that the PDS refuses for good is parked, and the next ones go on
     expect(parked(alice)).toEqual([{ rkey: 'bad', parked: `the PDS refused: ${status} ${error}` }])
     expect(await alice.pending()).toEqual([])
   })
+})
+
+describe('of the write budget at the PDS', () => {
+  test('no more is used than is ours, also after a restart', async () => {
+    await world.outbox.stop()
+    // 15 points at once are five creations.
+    world.outbox = world.fresh({ pointsPerHour: 30 })
+    await alice.post('a', 'b', 'c', 'd', 'e', 'f', 'g')
+    await eventually('five stubs', () => (world.pds.written.length === 5 ? true : undefined))
+    await world.outbox.stop()
+    world.outbox = world.fresh({ pointsPerHour: 30 })
+    await world.outbox.start()
+    await eventually('a look', () => (delayed() ? true : undefined))
+    expect(world.pds.written).toHaveLength(5)
+    expect(await alice.pending()).toEqual(['f', 'g'])
+    await world.outbox.stop()
+    world.outbox = world.fresh()
+    await world.outbox.start()
+    await world.quiet()
+    expect(world.pds.written).toHaveLength(7)
+  })
+
+  test('what the PDS refused counts, too', async () => {
+    await world.outbox.stop()
+    world.outbox = world.fresh({ pointsPerHour: 12 })
+    world.pds.before = ({ rkey }) => (rkey < 'c' ? refuse(400, 'InvalidRequest') : undefined)
+    await alice.post('a', 'b', 'c')
+    await eventually('two refusals', () => (world.pds.calls.length === 2 ? true : undefined))
+    await eventually('a look', () => (delayed() ? true : undefined))
+    expect(world.pds.calls).toHaveLength(2)
+  })
+
+  test('half is left to the person when the PDS says how much there is', async () => {
+    const resetSeconds = Math.floor(Date.now() / 1000) + 600
+    const answer = (remaining: number) => () => {
+      const headers = {
+        'ratelimit-limit': '5000',
+        'ratelimit-remaining': `${remaining}`,
+        'ratelimit-reset': `${resetSeconds}`,
+      }
+      return Response.json({ uri: 'at://x', cid: 'bafy' }, { headers })
+    }
+    world.pds.before = answer(2500)
+    await alice.post('a', 'b')
+    await world.quiet()
+    expect(world.pds.calls).toHaveLength(2)
+    world.pds.before = answer(2499)
+    await alice.post('c', 'd')
+    await eventually('a look', () => (delayed() ? true : undefined))
+    expect(world.pds.calls).toHaveLength(3)
+    expect(await alice.pending()).toEqual(['d'])
+  })
+
+  /** Whether the outbox has work and nothing of it is under way. */
+  function delayed(): boolean {
+    return world.outbox.counts().actors.delayed === 1
+  }
 })
 
 describe('what is not ours on the PDS is left alone', () => {
@@ -120,7 +178,7 @@ test('a record that goes before its stub was written leaves no stub', async () =
 test('a put that was not acknowledged is recognized and not repeated', async () => {
   let lost = 0
   world.seams.call = (pass) => async (did, requestId, call) => {
-    if (call.kind === 'settle' && lost++ === 0) throw new Error('killed before it could be noted')
+    if (isSettled(call) && lost++ === 0) throw new Error('killed before it could be noted')
     return await pass(did, requestId, call)
   }
   await alice.post('one')
@@ -138,7 +196,7 @@ test('a put that was not acknowledged is recognized and not repeated', async () 
 test('a put that was not acknowledged is replaced by the newer state', async () => {
   let lost = 0
   world.seams.call = (pass) => async (did, requestId, call) => {
-    if (call.kind === 'settle' && lost++ === 0) throw new Error('killed before it could be noted')
+    if (isSettled(call) && lost++ === 0) throw new Error('killed before it could be noted')
     return await pass(did, requestId, call)
   }
   await alice.post('one')
@@ -156,7 +214,7 @@ test('a deletion that was not acknowledged is found done', async () => {
   await world.quiet()
   let lost = 0
   world.seams.call = (pass) => async (did, requestId, call) => {
-    if (call.kind === 'settle' && lost++ === 0) throw new Error('killed before it could be noted')
+    if (isSettled(call) && lost++ === 0) throw new Error('killed before it could be noted')
     return await pass(did, requestId, call)
   }
   await alice.remove('one')
@@ -239,4 +297,8 @@ function parked({ actor }: Person): unknown[] {
   return database
     .query('select rkey, parked from stratos_outbox where parked is not null order by rkey')
     .all()
+}
+
+function isSettled(call: ActorCall): boolean {
+  return call.kind === 'report' && call.outcome.kind === 'settled'
 }

@@ -3,10 +3,8 @@ import { join } from 'node:path'
 import { encode } from '../../src/atproto/cbor.ts'
 import { ServiceKey, verifySignature } from '../../src/atproto/keys.ts'
 import type { Did } from '../../src/atproto/syntax.ts'
-import { createLog } from '../../src/lib/log.ts'
 import { attest } from '../../src/service/attestation.ts'
-import { Enrollments, type EnrollmentRules } from '../../src/service/enrollment.ts'
-import type { CallActor } from '../../src/service/calls.ts'
+import type { Enrollments, EnrollmentRules } from '../../src/service/enrollment.ts'
 import { failureOf } from '../kit/wait.ts'
 import { textOf } from '../kit/xrpc.ts'
 import { newDid } from '../shard/pools.ts'
@@ -17,15 +15,6 @@ import { a, b, c, serviceDid } from './posts.ts'
 const folder = temporaryFolder()
 const key = ServiceKey.generate()
 const nsid = 'zone.stratos.actor.enrollment'
-const base: EnrollmentRules = {
-  serviceDid: 'did:web:localhost%3A3100',
-  publicUrl: 'http://localhost:3100',
-  mode: 'open',
-  allowedDids: [],
-  allowedPds: [],
-  boundaries: [a, b, c],
-  newBoundaries: [a, c],
-}
 const rkey = 'did:web:localhost:3100'
 
 let world: Delivering
@@ -192,17 +181,7 @@ describe('setting boundaries', () => {
 })
 
 function made(over: Partial<EnrollmentRules>): Enrollments {
-  const pass: CallActor = (did, requestId, call) => world.house.pool.call(did, requestId, call)
-  return new Enrollments(
-    { ...base, ...over },
-    {
-      store: world.store,
-      call: (did, requestId, call) => world.seams.call(pass)(did, requestId, call),
-      outbox: world.outbox,
-      key,
-      log: createLog('info', (line) => void world.log.push(line)),
-    },
-  )
+  return world.enrollments(key, { serviceDid: 'did:web:localhost%3A3100', ...over })
 }
 
 function enroll(enrollments: Enrollments, over: { pdsEndpoint?: string; scope?: string } = {}) {

@@ -50,6 +50,12 @@ export class PdsServer implements AsyncDisposable {
     return cid
   }
 
+  /** Keys of all that stands in somebody's repo. */
+  keysOf(repo: string): string[] {
+    const own = [...this.#records.keys()].filter((key) => key.startsWith(`${repo}/`))
+    return own.map((key) => key.slice(repo.length + 1)).toSorted()
+  }
+
   remove(repo: string, rkey: string, collection = posts): void {
     this.#records.delete(`${repo}/${collection}/${rkey}`)
   }

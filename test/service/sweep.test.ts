@@ -1,6 +1,7 @@
 import { expect, test } from 'bun:test'
 import { existsSync, mkdirSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Did } from '../../src/atproto/syntax.ts'
 import { createLog } from '../../src/lib/log.ts'
 import { sweepAbandoned } from '../../src/service/sweep.ts'
 import { newDid } from '../shard/pools.ts'
@@ -56,18 +57,31 @@ test('where nobody is enrolled nothing is removed', async () => {
   expect(lines[0]).toContain('restore service.sqlite')
 })
 
+test('a folder that a departure has yet to erase is left to it', async () => {
+  await using world = await Delivering.open(join(folder, 'leaving'))
+  await world.person()
+  const { actor } = await world.person()
+  const { numbers, keys } = await world.call(actor.did, 'test', { kind: 'leave' })
+  const nowMs = Date.now()
+  await world.store.leave({ did: actor.did, numbers, keys, budget: undefined, nowMs })
+  age(actor.folder, hourMs * 2)
+  expect(await sweep(world)).toEqual([])
+  expect(existsSync(actor.folder)).toBeTrue()
+})
+
 test('a data folder without actors is no error', async () => {
   await using world = await Delivering.open(join(folder, 'new'))
-  const log = createLog('silent', () => undefined)
-  await sweepAbandoned(join(folder, newDid()), { store: world.store, log })
+  expect(await sweep(world, join(folder, newDid()))).toEqual([])
   expect(existsSync(join(folder, 'new', 'actors'))).toBeFalse()
 })
 
 /** @returns what was logged */
-async function sweep({ house, store }: Delivering): Promise<string[]> {
+async function sweep(world: Delivering, dataDir = world.house.dataDir): Promise<string[]> {
   const lines: string[] = []
+  const { store, departures } = world
   const log = createLog('info', (line) => void lines.push(line))
-  await sweepAbandoned(house.dataDir, { store, log })
+  const inTurn = (_did: Did, task: () => Promise<void>) => task()
+  await sweepAbandoned({ dataDir, store, departures, log, inTurn, stopped: () => false })
   return lines
 }
 

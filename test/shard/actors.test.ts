@@ -18,6 +18,7 @@ describe.each(kinds)('%s', (kind) => {
     const did = newDid()
     const rkey = parseRkey('one')
     const row = { collection, rkey, position: 1 }
+    const budget = { points: 0, atMs: 0 }
     const create = { action: 'create', collection, record: post() } as const
     const asks = [
       { kind: 'write', op: create, boundaries: [a], targets: {}, stubs: [] },
@@ -27,9 +28,9 @@ describe.each(kinds)('%s', (kind) => {
       { kind: 'export' },
       { kind: 'queue', outbox: [] },
       { kind: 'outbox', limit: 1 },
-      { kind: 'settle', row, pdsCid: null },
-      { kind: 'postpone', row, nextAttemptAtMs: 0 },
-      { kind: 'park', row, reason: 'none' },
+      { kind: 'report', row, outcome: { kind: 'settled', pdsCid: null }, budget },
+      { kind: 'restub', collection, wanted: 'off', after: '' },
+      { kind: 'leave' },
     ] as const
     for (const ask of asks) {
       const failure = await failureOf(house.pool.call(did, 'test', ask))

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
-import type { OutboxKey, OutboxRow } from '../../src/store/actor.ts'
+import type { OutboxKey, OutboxRow } from '../../src/store/actor-outbox.ts'
 import { Actor, place } from './changes.ts'
 import { temporaryFolder } from './temporary.ts'
 
@@ -19,7 +19,7 @@ describe('a report on an outdated row', () => {
   test('of a put keeps the newer row pending and remembers what stands on the PDS', async () => {
     const row = await queued('one', 'old')
     await queue('one', 'new')
-    await actor.store.settle(row, 'cid of old')
+    await actor.store.outbox.settle(row, 'cid of old')
     const [pending] = await rows()
     expect(pending).toMatchObject({ record: 'new', pdsCid: 'cid of old' })
     expect(pending?.position).not.toBe(row.position)
@@ -29,25 +29,25 @@ describe('a report on an outdated row', () => {
     await delivered('one', 'cid')
     const row = await queued('one', null)
     await queue('one', 'again')
-    await actor.store.settle(row, null)
+    await actor.store.outbox.settle(row, null)
     expect(await rows()).toMatchObject([{ record: 'again', pdsCid: null }])
   })
 
   test('neither parks nor postpones the newer one', async () => {
     const row = await queued('one', 'old')
     await queue('one', 'new')
-    await actor.store.park(row, 'refused')
-    await actor.store.postpone(row, 5_000_000)
+    await actor.store.outbox.park(row, 'refused')
+    await actor.store.outbox.postpone(row, 5_000_000)
     expect(await rows()).toMatchObject([{ record: 'new', attempts: 0, nextAttemptAtMs: 0 }])
   })
 
   test('that comes a second time changes nothing', async () => {
     const row = await queued('one', 'put')
-    await actor.store.settle(row, 'cid')
+    await actor.store.outbox.settle(row, 'cid')
     const before = await actor.dump()
-    await actor.store.settle(row, 'another cid')
-    await actor.store.park(row, 'refused')
-    await actor.store.postpone(row, 1)
+    await actor.store.outbox.settle(row, 'another cid')
+    await actor.store.outbox.park(row, 'refused')
+    await actor.store.outbox.postpone(row, 1)
     expect(await actor.dump()).toEqual(before)
   })
 })
@@ -55,7 +55,7 @@ describe('a report on an outdated row', () => {
 test('rows come in the order in which they were queued, as many as asked for', async () => {
   for (const rkey of ['c', 'a', 'b']) await queue(rkey, rkey)
   expect(await records()).toEqual(['c', 'a', 'b'])
-  expect(await actor.store.outbox(2)).toHaveLength(2)
+  expect(await actor.store.outbox.rows(2)).toHaveLength(2)
 })
 
 test('a newer state replaces the queued one, and takes its place at the end', async () => {
@@ -74,7 +74,7 @@ test('a row is queued with its commit or not at all', async () => {
 
 test('a delivered put is remembered by its CID alone and not delivered again', async () => {
   const row = await queued('one', 'a record')
-  await actor.store.settle(row, 'cid')
+  await actor.store.outbox.settle(row, 'cid')
   expect(await rows()).toEqual([])
   const { stratos_outbox: kept } = await actor.dump()
   expect(kept).toMatchObject([{ rkey: 'one', pending: 0, record: null, pdsCid: 'cid' }])
@@ -86,14 +86,14 @@ test('a delivered deletion leaves no row', async () => {
   await delivered('one', 'cid')
   const row = await queued('one', null)
   expect(row.pdsCid).toBe('cid')
-  await actor.store.settle(row, null)
+  await actor.store.outbox.settle(row, null)
   expect((await actor.dump())['stratos_outbox']).toEqual([])
 })
 
 test('a parked row is out of the way and keeps its reason until it is queued anew', async () => {
   const first = await queued('one', 'bad')
   await queue('two', 'good')
-  await actor.store.park(first, 'the PDS refused')
+  await actor.store.outbox.park(first, 'the PDS refused')
   expect(await records()).toEqual(['good'])
   const { stratos_outbox: kept = [] } = await actor.dump()
   expect(kept).toContainEqual(expect.objectContaining({ rkey: 'one', parked: 'the PDS refused' }))
@@ -106,11 +106,11 @@ test('a parked row is out of the way and keeps its reason until it is queued ane
 test('parked rows get another try at once, those of others stay as they are', async () => {
   await delivered('done', 'cid')
   const row = await queued('bad', 'put')
-  await actor.store.postpone(row, 5_000)
-  await actor.store.park(row, 'the PDS refused')
+  await actor.store.outbox.postpone(row, 5_000)
+  await actor.store.outbox.park(row, 'the PDS refused')
   const waiting = await queued('waiting', 'put')
-  await actor.store.postpone(waiting, 5_000)
-  await actor.store.unpark()
+  await actor.store.outbox.postpone(waiting, 5_000)
+  await actor.store.outbox.unpark()
   const pending = (await rows()).toSorted((one, other) => one.rkey.localeCompare(other.rkey))
   expect(pending).toMatchObject([
     { rkey: 'bad', record: 'put', attempts: 0, nextAttemptAtMs: 0 },
@@ -121,8 +121,8 @@ test('parked rows get another try at once, those of others stay as they are', as
 test('a postponed row counts its tries, and a newer state starts to count anew', async () => {
   const row = await queued('one', 'put')
   await queue('two', 'put')
-  await actor.store.postpone(row, 1000)
-  await actor.store.postpone(row, 2000)
+  await actor.store.outbox.postpone(row, 1000)
+  await actor.store.outbox.postpone(row, 2000)
   const [first] = await rows()
   expect(first).toMatchObject({ rkey: 'one', attempts: 2, nextAttemptAtMs: 2000 })
   await queue('one', 'newer')
@@ -133,19 +133,19 @@ test('a postponed row counts its tries, and a newer state starts to count anew',
 test('positions tell two states of one key apart whatever was delivered in between', async () => {
   const old = await queued('one', 'old')
   await queue('two', 'other')
-  await actor.store.settle(await rowOf('two'), 'cid of two')
+  await actor.store.outbox.settle(await rowOf('two'), 'cid of two')
   await queue('one', 'new')
   const fresh = await rowOf('one')
   expect(fresh.position).not.toBe(old.position)
-  await actor.store.settle(old, 'cid of old')
+  await actor.store.outbox.settle(old, 'cid of old')
   expect(await records()).toEqual(['new'])
-  await actor.store.settle(fresh, 'cid of new')
+  await actor.store.outbox.settle(fresh, 'cid of new')
   expect(await records()).toEqual([])
 })
 
 async function queue(rkey: string, record: string | null): Promise<void> {
   const { collection, rkey: key } = place(rkey)
-  await actor.store.queue([{ collection, rkey: key, record }])
+  await actor.store.outbox.queue([{ collection, rkey: key, record }])
 }
 
 /** Queues it and gives the row as a delivery sees it. */
@@ -156,7 +156,7 @@ async function queued(rkey: string, record: string | null): Promise<OutboxRow> {
 
 async function delivered(rkey: string, pdsCid: string): Promise<void> {
   const row: OutboxKey = await queued(rkey, 'a record')
-  await actor.store.settle(row, pdsCid)
+  await actor.store.outbox.settle(row, pdsCid)
 }
 
 async function rowOf(rkey: string): Promise<OutboxRow> {
@@ -166,7 +166,7 @@ async function rowOf(rkey: string): Promise<OutboxRow> {
 }
 
 function rows(): Promise<OutboxRow[]> {
-  return actor.store.outbox(100)
+  return actor.store.outbox.rows(100)
 }
 
 async function records(): Promise<(string | null)[]> {

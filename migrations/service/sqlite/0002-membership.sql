@@ -14,9 +14,9 @@ create table departure (
   "sinceMs" integer not null,
   -- 1 once data and key are gone.
   erased integer not null,
-  -- What is left of the budget of writes to the PDS, and when that was so.
-  points real not null,
-  "pointsAtMs" integer not null
+  -- What is left of the budget of writes to the PDS, and when that was so; null when untouched.
+  points real,
+  "pointsAtMs" integer
 ) strict, without rowid;
 
 -- What a departure still has to delete on the PDS.
