@@ -1,23 +1,16 @@
-import { readFileSync } from 'node:fs'
-import { mkdtemp, readdir, rm, stat } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { verifyRepoCar } from '@atproto/repo'
 import { type Did, parseDid } from '../src/atproto/syntax.ts'
-import { freePort } from '../test/kit/port.ts'
 import { isFields, textOf } from '../test/kit/xrpc.ts'
 import { seed } from '../test/kit/seed.ts'
+import { option, ownShare, percentiles, print } from './report.ts'
+import { Service } from './service.ts'
 
 /**
  * createRecord over HTTP against a service process of its own, with the development bearer.
  * Usage: bun bench/write.ts [--seconds 5] [--synchronous full,normal] [--binary dist/stratos]
  */
 const actorsMax = 64
-const root = fileURLToPath(new URL('../', import.meta.url))
 const collection = 'zone.stratos.feed.post'
-/** Of Linux, as `getconf CLK_TCK` says. */
-const ticksPerSecond = 100
 
 interface Load {
   readonly name: string
@@ -43,54 +36,45 @@ for (const synchronous of (option('synchronous') ?? 'full,normal').split(',')) {
 }
 
 async function measure(synchronous: string): Promise<void> {
-  const dataDir = await mkdtemp(join(tmpdir(), 'stratos-bench-'))
-  const port = await freePort()
-  const serviceDid = `did:web:localhost%3A${port}`
+  await using service = await Service.prepare()
+  const { did: serviceDid, url } = service
   const dids = Array.from({ length: actorsMax }, (_, index) => benchDid(index))
   const people = dids.map((did) => ({ did, boundaries: [`${serviceDid}/a`] }))
-  await seed(dataDir, serviceDid, people)
+  await seed(service.dataDir, serviceDid, people)
+  const shards = option('shards')
   const binary = option('binary')
-  const command = binary === undefined ? [process.execPath, join(root, 'src/main.ts')] : [binary]
-  const server = Bun.spawn([...command, 'serve'], {
-    env: {
-      PATH: process.env['PATH'] ?? '',
-      STRATOS_PORT: String(port),
-      STRATOS_DATA_DIR: dataDir,
-      STRATOS_DEV_MODE: 'true',
-      STRATOS_ALLOWED_DOMAINS: 'a,b',
-      STRATOS_SQLITE_SYNCHRONOUS: synchronous,
-      LOG_LEVEL: 'error',
-      ...(option('shards') === undefined ? {} : { STRATOS_SHARDS: option('shards') }),
-    },
-    stdio: ['ignore', 'inherit', 'inherit'],
-  })
-  const target = { url: `http://localhost:${port}`, serviceDid, dids }
-  try {
-    await untilReady(target.url)
-    print(`\nsynchronous=${synchronous}, ${binary ?? 'from source'}, ${seconds} s a load`)
-    const written = new Map<Did, number>()
-    await run({ ...target, written }, { name: 'warm-up', clients: [2, 3] }, Math.min(2, seconds))
-    for (const load of loads) {
-      const before = cpuSeconds(server.pid)
-      const own = process.cpuUsage()
-      const result = await run({ ...target, written }, load, seconds)
-      const cpu = cpuSeconds(server.pid) - before
-      const spent = process.cpuUsage(own)
-      report(load, { ...result, cpu, ownCpu: (spent.user + spent.system) / 1e6 })
-    }
-    await verify(target, written)
-    print(`resident ${(rss(server.pid) / 1024).toFixed(0)} MB, ${await bytesOnDisk(dataDir)}`)
-  } finally {
-    server.kill('SIGTERM')
-    await server.exited
-    await rm(dataDir, { recursive: true, force: true })
+  const env = {
+    STRATOS_ALLOWED_DOMAINS: 'a,b',
+    STRATOS_SQLITE_SYNCHRONOUS: synchronous,
+    ...(shards === undefined ? {} : { STRATOS_SHARDS: shards }),
   }
+  await service.start(env, binary)
+  print(`\nsynchronous=${synchronous}, ${binary ?? 'from source'}, ${seconds} s a load`)
+  const target = { url, serviceDid, dids, written: new Map<Did, number>() }
+  await run(target, { name: 'warm-up', clients: [2, 3] }, Math.min(2, seconds))
+  for (const load of loads) {
+    const before = service.cpuSeconds()
+    const own = process.cpuUsage()
+    const result = await run(target, load, seconds)
+    const cpu = service.cpuSeconds() - before
+    const { writes, times } = result
+    const rate = ((writes / result.seconds) | 0).toString().padStart(6)
+    print(
+      `${load.name.padEnd(22)} ${rate} writes/s   ${percentiles(times)}   ` +
+        `server ${((cpu / writes) * 1000).toFixed(2)} CPU s per 1000, ` +
+        ownShare(own, result.seconds * 1000),
+    )
+  }
+  await verify(target, target.written)
+  print(
+    `resident ${service.residentMb().toFixed(0)} MB, ${(await service.diskMb()).toFixed(1)} MB on disk`,
+  )
 }
 
 interface Result {
   readonly writes: number
   readonly seconds: number
-  readonly sortedMs: readonly number[]
+  readonly times: readonly number[]
 }
 
 /** Every client writes as soon as its last write was answered, until the time is over. */
@@ -115,7 +99,7 @@ async function run(
     }),
   )
   const took = (performance.now() - start) / 1000
-  return { writes: times.length, seconds: took, sortedMs: times.sort((a, b) => a - b) }
+  return { writes: times.length, seconds: took, times }
 }
 
 async function create({ url, serviceDid }: Target, did: Did): Promise<void> {
@@ -160,50 +144,6 @@ async function verify(target: Target, written: ReadonlyMap<Did, number>): Promis
   print(`verified ${written.size} repos with all of ${records} acknowledged records`)
 }
 
-function report(load: Load, result: Result & { readonly cpu: number; readonly ownCpu: number }) {
-  const { writes, seconds: took, sortedMs, cpu, ownCpu } = result
-  const at = (share: number) =>
-    (sortedMs[Math.floor((sortedMs.length - 1) * share)] ?? Number.NaN).toFixed(2)
-  print(
-    `${load.name.padEnd(22)} ${(writes / took).toFixed(0).padStart(6)} writes/s   ` +
-      `p50 ${at(0.5)} p95 ${at(0.95)} p99 ${at(0.99)} ms   ` +
-      `server ${((cpu / writes) * 1000).toFixed(2)} CPU s per 1000, ` +
-      `load generator at ${((ownCpu / took) * 100).toFixed(0)} % of a core`,
-  )
-}
-
-/** User and system time of a process so far. */
-function cpuSeconds(pid: number): number {
-  const fields = readText(`/proc/${pid}/stat`).split(') ')[1]?.split(' ') ?? []
-  return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond
-}
-
-function rss(pid: number): number {
-  return Number(/VmRSS:\s+(\d+)/.exec(readText(`/proc/${pid}/status`))?.[1])
-}
-
-function readText(path: string): string {
-  return readFileSync(path, 'utf8')
-}
-
-async function bytesOnDisk(folder: string): Promise<string> {
-  let bytes = 0
-  for (const name of await readdir(folder, { recursive: true })) {
-    bytes += (await stat(join(folder, name))).size
-  }
-  return `${(bytes / 1024 / 1024).toFixed(1)} MB on disk`
-}
-
-async function untilReady(url: string): Promise<void> {
-  const end = performance.now() + 10_000
-  while (performance.now() < end) {
-    const ready = await fetch(`${url}/ready`).catch(() => undefined)
-    if (ready?.ok === true) return
-    await Bun.sleep(20)
-  }
-  throw new Error('the service did not become ready within 10 s')
-}
-
 function benchDid(index: number): Did {
   return parseDid(
     `did:plc:${index
@@ -211,13 +151,4 @@ function benchDid(index: number): Did {
       .padStart(24, 'a')
       .replaceAll(/[^a-z2-7]/g, 'z')}`,
   )
-}
-
-function option(name: string): string | undefined {
-  const index = process.argv.indexOf(`--${name}`)
-  return index < 0 ? undefined : process.argv[index + 1]
-}
-
-function print(text: string): void {
-  process.stdout.write(`${text}\n`)
 }

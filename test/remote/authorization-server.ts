@@ -13,7 +13,10 @@ export class AuthorizationServer implements AsyncDisposable {
   /** Parameters of each call of the token endpoint. */
   readonly tokenCalls: URLSearchParams[] = []
   readonly revoked: string[] = []
-  readonly #codes = new Set<string>()
+  /** Parameters that were pushed, by the `request_uri` that stands for them. */
+  readonly pushed = new Map<string, URLSearchParams>()
+  /** Who said yes, where it is not `subject`. */
+  readonly #codes = new Map<string, string | undefined>()
   readonly #refreshTokens = new Set<string>()
   /** By access token. */
   readonly #proofKeys = new Map<string, string>()
@@ -33,9 +36,9 @@ export class AuthorizationServer implements AsyncDisposable {
   }
 
   /** What the browser of a person who said yes brings back. */
-  approve(state: string): URLSearchParams {
+  approve(state: string, subject?: string): URLSearchParams {
     const code = this.#secret('code')
-    this.#codes.add(code)
+    this.#codes.set(code, subject)
     return new URLSearchParams({ iss: this.url, state, code })
   }
 
@@ -57,10 +60,7 @@ export class AuthorizationServer implements AsyncDisposable {
       case '/.well-known/oauth-authorization-server':
         return Response.json(this.#metadata())
       case '/par':
-        return Response.json(
-          { request_uri: 'urn:ietf:params:oauth:request_uri:1', expires_in: 60 },
-          { status: 201 },
-        )
+        return this.#push(new URLSearchParams(await request.text()))
       case '/token':
         return this.#token(new URLSearchParams(await request.text()), proofKeyOf(request))
       case '/revoke':
@@ -71,6 +71,12 @@ export class AuthorizationServer implements AsyncDisposable {
     }
   }
 
+  #push(params: URLSearchParams): Response {
+    const uri = `urn:ietf:params:oauth:request_uri:${this.pushed.size + 1}`
+    this.pushed.set(uri, params)
+    return Response.json({ request_uri: uri, expires_in: 60 }, { status: 201 })
+  }
+
   async #token(params: URLSearchParams, proofKey: string): Promise<Response> {
     this.tokenCalls.push(params)
     await this.gate
@@ -78,8 +84,9 @@ export class AuthorizationServer implements AsyncDisposable {
       return Response.json({ error: this.broken.error }, { status: this.broken.status })
     }
     const refresh = params.get('refresh_token') ?? ''
-    const known =
-      this.#codes.delete(params.get('code') ?? '') || this.#refreshTokens.delete(refresh)
+    const code = params.get('code') ?? ''
+    const subject = this.#codes.get(code) ?? this.subject
+    const known = this.#codes.delete(code) || this.#refreshTokens.delete(refresh)
     if (!known) {
       // A server may repeat what it was given.
       const description = `unknown ${params.toString()}`
@@ -95,7 +102,7 @@ export class AuthorizationServer implements AsyncDisposable {
       refresh_token: refreshToken,
       token_type: 'DPoP',
       scope: this.grantedScope,
-      sub: this.subject,
+      sub: subject,
       expires_in: 3600,
     })
   }
