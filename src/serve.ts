@@ -134,7 +134,13 @@ async function openServiceSql(config: Config): Promise<Sql> {
   const { dataDir } = config
   const path = join(dataDir, 'service.sqlite')
   // Always in full: its writes are rare, and its marks stand in for rows of the actors.
-  const sqlite = openSqlite(path, { synchronous: 'full', cacheKib: 8 * 1024, exclusive: true })
+  const sqlite = openSqlite(path, {
+    synchronous: 'full',
+    cacheKib: 8 * 1024,
+    exclusive: true,
+    // It holds the sessions of people.
+    overwrite: 'always',
+  })
   await migrateSqlite(sqlite, folder('migrations/service/sqlite'))
   return sqlite
 }

@@ -23,16 +23,18 @@ const selectKeys = `select collection, rkey, "pdsCid" from departure_key where d
   order by position`
 const selectBudget = 'select points, "pointsAtMs" from departure where did = $1'
 const setBudget = 'update departure set points = $2, "pointsAtMs" = $3 where did = $1'
-const upsertDeparted = `insert into departed (did, seq, rev, "departedAt", "leftBehind")
-  values ($1, $2, $3, $4, null) on conflict (did) do update set seq = excluded.seq,
-    rev = excluded.rev, "departedAt" = excluded."departedAt", "leftBehind" = null`
+const upsertDeparted = `insert into departed
+  (did, seq, rev, "departedAt", "eventSeq", "leftBehind")
+  values ($1, $2, $3, $4, (select max(seq) from service_event), null)
+  on conflict (did) do update set seq = excluded.seq, rev = excluded.rev,
+    "departedAt" = excluded."departedAt", "eventSeq" = excluded."eventSeq", "leftBehind" = null`
 const insertDeparture = `insert into departure (did, "sinceMs", erased, points, "pointsAtMs")
   values ($1, $2, 0, $3, $4)`
 const insertKey = `insert into departure_key
   (did, collection, rkey, position, "pdsCid", attempts, "nextAttemptAtMs", parked)
   values ($1, $2, $3, $4, $5, 0, 0, null)`
 
-/** What `leave` and `forget` do in transactions of the service store. */
+/** What leaving adds to a transaction, after the event that tells of it. */
 export function departureStatements(departure: {
   readonly did: Did
   readonly numbers: RepoNumbers
@@ -127,14 +129,16 @@ export class DepartureStore {
     await this.#sql.run([{ sql, args }, spent(did, budget)])
   }
 
-  /** The end of a job; `leftBehind` names what could not be deleted on the PDS. */
+  /** The end of a job: only the row in `departed` stays. `leftBehind` names what could not be deleted on the PDS. */
   async finish(did: Did, leftBehind: readonly string[]): Promise<void> {
     const left = leftBehind.length === 0 ? null : JSON.stringify(leftBehind)
     await this.#sql.run([
       ...forgetDeparture(did),
       { sql: 'delete from oauth_session where did = $1', args: [did] },
+      { sql: 'delete from service_event where did = $1', args: [did] },
       { sql: 'update departed set "leftBehind" = $2 where did = $1', args: [did, left] },
     ])
+    await this.#sql.scrub()
   }
 
   async #dids(sql: string, ...args: readonly number[]): Promise<Did[]> {

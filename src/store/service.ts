@@ -128,9 +128,9 @@ export class ServiceStore {
         { sql: 'delete from enrollment where did = $1', args: [did], rows: 1 },
         { sql: deleteBoundaries, args: [did] },
         { sql: 'delete from browser_session where did = $1', args: [did] },
+        event(did, 'unenroll'),
         ...departureStatements(departure),
         { sql: markDirty, args: [did] },
-        event(did, 'unenroll'),
       ])
     } finally {
       this.#forget(did)

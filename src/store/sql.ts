@@ -18,6 +18,8 @@ export interface Sql {
    * @throws {@link RowsMismatch} where a statement touched another number of rows than it must
    */
   run(batch: readonly Statement[]): Promise<void>
+  /** Takes what deleted rows were out of the files, as far as the backend keeps such files. */
+  scrub(): Promise<void>
   close(): Promise<void>
 }
 

@@ -9,6 +9,8 @@ export interface SqliteOptions {
   readonly cacheKib: number
   /** Keeps every other process out for as long as this handle is open. */
   readonly exclusive: boolean
+  /** Overwrites deleted rows always, or (the default) where that costs no further write. */
+  readonly overwrite?: 'always'
 }
 
 /** Pages in the WAL before they are copied back: steadiest latency of the sizes that were tried. */
@@ -32,6 +34,7 @@ export class Sqlite implements Sql {
       this.#database.run(`pragma wal_autocheckpoint = ${walPagesMax}`)
       this.#database.run(`pragma cache_size = -${options.cacheKib}`)
       this.#database.run('pragma temp_store = memory')
+      this.#database.run(`pragma secure_delete = ${options.overwrite === 'always' ? 'on' : 'fast'}`)
       // The lock of exclusive mode is taken by the first write, not by the pragma.
       if (options.exclusive) this.#database.run('begin immediate; commit')
     } catch (error) {
@@ -57,6 +60,11 @@ export class Sqlite implements Sql {
       this.undo()
       throw error
     }
+  }
+
+  async scrub(): Promise<void> {
+    // Deleted rows are overwritten in the database, but pages of before still stand in the WAL.
+    this.#database.run('pragma wal_checkpoint(truncate)')
   }
 
   /** Several statements in one text, without parameters: for migrations. */

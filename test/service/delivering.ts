@@ -76,6 +76,7 @@ export class Delivering implements AsyncDisposable {
         await sqlite.run(batch)
         await seams.step()
       },
+      scrub: () => sqlite.scrub(),
       close: () => sqlite.close(),
     }
     return new Delivering({ house, sql, seams })

@@ -108,6 +108,7 @@ test('what was read while a change was being stored is not remembered', async ()
       return rows
     },
     run: (batch) => sqlite.run(batch),
+    scrub: () => sqlite.scrub(),
     close: () => sqlite.close(),
   })
   await slow.enroll(person(alice, ['old']), 'session')

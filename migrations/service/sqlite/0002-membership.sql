@@ -4,6 +4,8 @@ create table departed (
   seq integer not null,
   rev text not null,
   "departedAt" text not null,
+  -- The last event of the membership, which itself is forgotten with the person.
+  "eventSeq" integer not null,
   -- Keys on the PDS that could not be deleted in time, as a JSON array; null when there are none.
   "leftBehind" text
 ) strict, without rowid;
