@@ -9,6 +9,7 @@ import { repoMethods } from './api/repo.ts'
 import { Server } from './api/server.ts'
 import { ServiceAuth } from './api/service-auth.ts'
 import { syncMethods } from './api/sync.ts'
+import { takedownMethods } from './api/takedown.ts'
 import { methodTable, Xrpc } from './api/xrpc.ts'
 import { ServiceKey } from './atproto/keys.ts'
 import { Schemas } from './atproto/lexicon.ts'
@@ -41,6 +42,7 @@ import { ServiceStore } from './store/service.ts'
 import type { Sql } from './store/sql.ts'
 import { openSqlite } from './store/sqlite.ts'
 import { UsedTokenStore } from './store/used-token.ts'
+import { TakedownStore } from './store/takedown.ts'
 
 export interface Running {
   /** Stops accepting, finishes what runs, closes the stores. */
@@ -107,6 +109,7 @@ function storesOver(sql: Sql) {
   return {
     store: new ServiceStore(sql),
     departures: new DepartureStore(sql),
+    takedowns: new TakedownStore(sql),
     used: new UsedTokenStore(sql),
   }
 }
@@ -256,6 +259,7 @@ function doors(parts: Parts, { log, version }: Surroundings): Server {
     ...repoMethods({ ...parts, wantsStubs: config.stubs === 'full' }),
     ...membershipMethods({ ...parts, boundaries: config.boundaries }),
     ...syncMethods(parts),
+    ...takedownMethods({ ...parts, log }),
   })
   const xrpc = new Xrpc({ methods, schemas, credentials, log, checkOutput: config.devMode })
   const signIn = new SignIn({ ...parts, scope: scopeFor(publicCollections), log })

@@ -1,15 +1,16 @@
 import { XrpcError } from '../atproto/errors.ts'
-import type { Did } from '../atproto/syntax.ts'
+import type { AtUri, Did } from '../atproto/syntax.ts'
 import { unreachable } from '../lib/assert.ts'
 import type { Enrollments } from '../service/enrollment.ts'
 import type { View } from '../store/actor.ts'
+import type { TakedownStore } from '../store/takedown.ts'
 import { unauthorized } from './service-auth.ts'
 
 /** Who called, proven by credentials. A person may or may not be enrolled. */
 export type Caller =
   | { readonly kind: 'anonymous' }
   | { readonly kind: 'user'; readonly did: Did }
-  | { readonly kind: 'moderator' }
+  | { readonly kind: 'moderator'; readonly did: Did }
   | { readonly kind: 'admin' }
 
 /** Who may call a method at all; what a reader may see is decided per record. */
@@ -24,22 +25,68 @@ export function checkAudience(caller: Caller, audience: Audience): void {
   throw new XrpcError(403, 'Forbidden', `this method is for ${audiences[audience]}`)
 }
 
-/** With whose eyes `caller` reads the repo of `did`. */
-export async function viewOf(caller: Caller, did: Did, enrollments: Enrollments): Promise<View> {
+/** The repo that a caller wants to read, and the records of it that the answer may be about. */
+export interface Asked {
+  readonly did: Did
+  readonly isAbout: (uri: AtUri) => boolean
+}
+
+export interface AccessFacts {
+  readonly enrollments: Enrollments
+  readonly takedowns: TakedownStore
+}
+
+/**
+ * With whose eyes `caller` reads a repo. Undefined where for this caller there is none, be it that
+ * its owner is not enrolled or that it is taken down.
+ * @throws XrpcError 403 RepoTakendown to the owner
+ */
+export async function viewOf(
+  caller: Caller,
+  { did, isAbout }: Asked,
+  { enrollments, takedowns }: AccessFacts,
+): Promise<View | undefined> {
+  if ((await enrollments.find(did)) === undefined) return undefined
+  if (caller.kind === 'admin') return 'all'
+  const { repo, records } = await takedowns.of(did)
+  if (repo) {
+    if (owns(caller, did)) throw repoTakendown()
+    return undefined
+  }
+  const boundaries = await boundariesOf(caller, did, enrollments)
+  const except = records.length === 0 ? records : records.filter(isAbout)
+  if (except.length > 0) return { boundaries, except }
+  return boundaries === 'all' ? 'all' : { boundaries }
+}
+
+async function boundariesOf(
+  caller: Exclude<Caller, { readonly kind: 'admin' }>,
+  did: Did,
+  enrollments: Enrollments,
+): Promise<'all' | readonly string[]> {
   switch (caller.kind) {
-    case 'admin':
-      return 'all'
     case 'anonymous':
     case 'moderator':
-      return { boundaries: [] }
-    case 'user': {
+      return []
+    case 'user':
       if (caller.did === did) return 'all'
-      const enrollment = await enrollments.find(caller.did)
-      return { boundaries: enrollment?.boundaries ?? [] }
-    }
+      return (await enrollments.find(caller.did))?.boundaries ?? []
     default:
       return unreachable(caller)
   }
+}
+
+export function owns(caller: Caller, did: Did): boolean {
+  return caller.kind === 'user' && caller.did === did
+}
+
+/** What the owner is told; to everybody else the repo is one that is not here. */
+export function repoTakendown(): XrpcError {
+  return new XrpcError(
+    403,
+    'RepoTakendown',
+    'your repo was taken down on this service: you may delete records of it, and nothing else',
+  )
 }
 
 /** Such a reader is answered without a question to the actor's owner: strangers cost it nothing. */

@@ -74,7 +74,7 @@ export class Credentials {
     const did = await this.#options.serviceAuth.verify(credential, door)
     // Elsewhere the moderation service is a person like any other.
     const moderates = door.audience === 'moderation' && did === this.#options.modServiceDid
-    return moderates ? { kind: 'moderator' } : { kind: 'user', did }
+    return { kind: moderates ? 'moderator' : 'user', did }
   }
 
   /** When the tries of an address are used up, a wrong password is no longer answered 401. */

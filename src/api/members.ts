@@ -1,3 +1,5 @@
+import { CidError, type Cid, parseCid } from '../atproto/cid.ts'
+import { invalidRequest } from '../atproto/errors.ts'
 import { assert } from '../lib/assert.ts'
 
 // Readers of parameters and inputs that passed their lexicon: another type is a fault of ours.
@@ -22,6 +24,12 @@ export function flag(members: Members, name: string): boolean {
   return value ?? false
 }
 
+export function fields(members: Members, name: string): Members | undefined {
+  const value = members[name]
+  assert(value === undefined || isMembers(value), `${name} is an object by its lexicon`)
+  return value
+}
+
 export function texts(members: Members, name: string): string[] {
   const value = members[name]
   assert(Array.isArray(value), `${name} is an array by its lexicon`)
@@ -29,4 +37,20 @@ export function texts(members: Members, name: string): string[] {
     assert(typeof element === 'string', `${name} holds strings by its lexicon`)
     return element
   })
+}
+
+/** @throws XrpcError 400 for a CID of another kind than records have */
+export function cidOf(members: Members, name: string): Cid | undefined {
+  const value = text(members, name)
+  if (value === undefined) return undefined
+  try {
+    return parseCid(value)
+  } catch (error) {
+    if (error instanceof CidError) throw invalidRequest(`${name}: ${error.message}`)
+    throw error
+  }
+}
+
+function isMembers(value: unknown): value is Members {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

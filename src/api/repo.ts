@@ -1,30 +1,36 @@
-import { CidError, type Cid, parseCid } from '../atproto/cid.ts'
 import { invalidRequest, overloaded, XrpcError } from '../atproto/errors.ts'
 import {
+  type AtUri,
   type Did,
   isDid,
   isHandle,
   type Nsid,
   parseNsid,
   parseRkey,
+  recordUri,
   type Rkey,
 } from '../atproto/syntax.ts'
 import { DidNotResolved, HandleUnavailable, type Identities } from '../remote/identity.ts'
 import type { CallActor } from '../service/calls.ts'
-import type { Enrollments } from '../service/enrollment.ts'
 import type { Outbox } from '../service/outbox.ts'
 import { checkCollection, type RecordRules } from '../service/record.ts'
 import { type Targets, targetUris } from '../service/targets.ts'
 import type { WriteAnswer, WriteCall, WriteOp } from '../service/write.ts'
 import type { Enrollment } from '../store/service.ts'
-import { type Caller, seesNothing, viewOf } from './caller.ts'
-import { flag, number, text } from './members.ts'
+import {
+  type AccessFacts,
+  type Caller,
+  owns,
+  repoTakendown,
+  seesNothing,
+  viewOf,
+} from './caller.ts'
+import { cidOf, flag, number, text } from './members.ts'
 import { findTargets } from './targets.ts'
 import type { Answer, Call, Method } from './xrpc.ts'
 
-export interface RepoParts {
+export interface RepoParts extends AccessFacts {
   readonly rules: RecordRules
-  readonly enrollments: Enrollments
   readonly outbox: Outbox
   readonly identities: Identities
   readonly call: CallActor
@@ -61,6 +67,7 @@ class RepoDoor {
   async createRecord(call: Call): Promise<Answer> {
     const { input } = call
     const author = await this.#author(call)
+    if ((await this.#parts.takedowns.of(author.did)).repo) throw repoTakendown()
     const collection = this.#collection(input)
     const { record } = input
     const op: WriteOp = { action: 'create', collection, rkey: rkeyOf(input), record }
@@ -91,12 +98,19 @@ class RepoDoor {
     const cid = cidOf(params, 'cid')
     const did = await this.#repo(params, caller)
     if (did === undefined) throw recordNotFound(collection, rkey)
-    const view = await viewOf(caller, did, this.#parts.enrollments)
-    if (seesNothing(view)) throw recordNotFound(collection, rkey)
+    const uri = recordUri(did, collection, rkey)
+    const asked = { did, isAbout: (one: AtUri) => one === uri }
+    const view = await viewOf(caller, asked, this.#parts)
+    if (view === undefined || seesNothing(view)) throw recordNotFound(collection, rkey)
     const ask = { kind: 'read', collection, rkey, cid, view } as const
     const { rev, record } = await this.#parts.call(did, requestId, ask)
-    if (record === null) throw recordNotFound(collection, rkey)
-    return { body: record, headers: revHeader(caller, { did, rev }) }
+    if (record !== null) return { body: record, headers: revHeader(caller, { did, rev }) }
+    // Only the owner is told, and only of a record that is there.
+    if (owns(caller, did) && view !== 'all') {
+      const present = await this.#parts.call(did, requestId, { ...ask, view: 'all' })
+      if (present.record !== null) throw recordTakendown()
+    }
+    throw recordNotFound(collection, rkey)
   }
 
   async listRecords(call: Call): Promise<Answer> {
@@ -108,7 +122,10 @@ class RepoDoor {
     const order = flag(params, 'reverse') ? 'ascending' : 'descending'
     const did = await this.#repo(params, caller)
     if (did === undefined) throw repoNotFound(text(params, 'repo') ?? '')
-    const view = await viewOf(caller, did, this.#parts.enrollments)
+    const prefix = `at://${did}/${collection}/`
+    const asked = { did, isAbout: (uri: AtUri) => uri.startsWith(prefix) }
+    const view = await viewOf(caller, asked, this.#parts)
+    if (view === undefined) throw repoNotFound(text(params, 'repo') ?? '')
     if (seesNothing(view)) return { body: { records: [] } }
     const ask = { kind: 'list', collection, limit, cursor, order, view } as const
     const { rev, records, last } = await this.#parts.call(did, requestId, ask)
@@ -158,14 +175,12 @@ class RepoDoor {
     return collection
   }
 
-  /** The enrolled owner of the repo in question, if the caller may see anything there at all. */
+  /** Whose repo is in question, if the caller may see anything there at all. */
   async #repo(params: Call['params'], caller: Caller): Promise<Did | undefined> {
     const repo = text(params, 'repo') ?? ''
     // Strangers see no record, so that for them nothing is looked up at other people's servers.
     if (caller.kind === 'anonymous' && !isDid(repo)) return undefined
-    const did = await this.#resolve(repo)
-    if (did === undefined) return undefined
-    return (await this.#parts.enrollments.find(did)) === undefined ? undefined : did
+    return await this.#resolve(repo)
   }
 
   async #resolve(repo: string): Promise<Did | undefined> {
@@ -188,27 +203,21 @@ function rkeyOf(input: Call['input']): Rkey | undefined {
   return rkey === undefined ? undefined : parseRkey(rkey)
 }
 
-function cidOf(members: Call['params'], name: string): Cid | undefined {
-  const value = text(members, name)
-  if (value === undefined) return undefined
-  try {
-    return parseCid(value)
-  } catch (error) {
-    if (error instanceof CidError) throw invalidRequest(`${name}: ${error.message}`)
-    throw error
-  }
-}
-
 function revHeader(
   caller: Caller,
   { did, rev }: { readonly did: Did; readonly rev: string },
 ): Record<string, string> {
-  return caller.kind === 'user' && caller.did === did ? { 'atproto-repo-rev': rev } : {}
+  return owns(caller, did) ? { 'atproto-repo-rev': rev } : {}
 }
 
 /** The one answer for what is not there and for what the caller may not see. */
 function recordNotFound(collection: Nsid, rkey: Rkey): XrpcError {
   return new XrpcError(404, 'RecordNotFound', `there is no record ${collection}/${rkey} to see`)
+}
+
+function recordTakendown(): XrpcError {
+  const text = 'your record was taken down on this service: you may delete it, and nothing else'
+  return new XrpcError(403, 'RecordTakendown', text)
 }
 
 function repoNotFound(repo: string): XrpcError {

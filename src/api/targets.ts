@@ -1,15 +1,13 @@
 import { XrpcError } from '../atproto/errors.ts'
 import { type AtUri, type Did, parseRecordUri, recordUri } from '../atproto/syntax.ts'
 import type { CallActor } from '../service/calls.ts'
-import type { Enrollments } from '../service/enrollment.ts'
 import type { RecordRules } from '../service/record.ts'
 import type { Targets } from '../service/targets.ts'
 import type { Enrollment } from '../store/service.ts'
-import { viewOf } from './caller.ts'
+import { type AccessFacts, viewOf } from './caller.ts'
 
-interface Search {
+interface Search extends AccessFacts {
   readonly rules: RecordRules
-  readonly enrollments: Enrollments
   readonly call: CallActor
   readonly author: Enrollment
   readonly requestId: string
@@ -29,9 +27,10 @@ export async function findTargets(uris: readonly string[], search: Search): Prom
   }
   const found: Record<string, readonly string[]> = {}
   for (const [did, owned] of byOwner) {
-    if ((await search.enrollments.find(did)) === undefined) continue
     const caller = { kind: 'user', did: search.author.did } as const
-    const view = await viewOf(caller, did, search.enrollments)
+    const asked = { did, isAbout: (uri: AtUri) => owned.includes(uri) }
+    const view = await viewOf(caller, asked, search)
+    if (view === undefined) continue
     const ask = { kind: 'targets', uris: owned, view } as const
     Object.assign(found, (await search.call(did, search.requestId, ask)).boundaries)
   }

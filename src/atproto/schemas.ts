@@ -6,6 +6,8 @@ import { lexiconDocs } from './schemas.macro.ts' with { type: 'macro' }
  * our own lexicons refer to comes along by itself.
  */
 export const schemaDocs = lexiconDocs([
+  'com.atproto.admin.getSubjectStatus',
+  'com.atproto.admin.updateSubjectStatus',
   'com.atproto.repo.createRecord',
   'com.atproto.repo.deleteRecord',
   'com.atproto.repo.getRecord',

@@ -28,7 +28,8 @@ export type ActorCall =
   | ({ readonly kind: 'list' } & ListCall)
   /** Boundaries of those of the records that `view` may see. */
   | { readonly kind: 'targets'; readonly uris: readonly AtUri[]; readonly view: View }
-  | { readonly kind: 'export' }
+  /** The whole repo; of the records in `except` the tree and their CIDs, not their content. */
+  | { readonly kind: 'export'; readonly except: readonly AtUri[] }
   | { readonly kind: 'queue'; readonly outbox: readonly OutboxEntry[] }
   | { readonly kind: 'outbox'; readonly limit: number }
   /** What became of a row, and what that left of the budget. */

@@ -94,7 +94,7 @@ export class Engine {
       case 'targets':
         return await this.#reads.targets(did, request)
       case 'export':
-        return { bytes: await this.#reads.export(did) }
+        return { bytes: await this.#reads.export(did, request.except) }
       case 'queue':
         return await this.#outboxes.queue(did, request.outbox)
       case 'outbox':

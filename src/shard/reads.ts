@@ -1,5 +1,5 @@
 import { carBlock, carHeader } from '../atproto/car.ts'
-import { cidMatches, cidToBytes } from '../atproto/cid.ts'
+import { type Cid, cidMatches, cidToBytes } from '../atproto/cid.ts'
 import { decode } from '../atproto/cbor.ts'
 import { type DataObject, isDataObject } from '../atproto/data.ts'
 import { XrpcError } from '../atproto/errors.ts'
@@ -64,15 +64,18 @@ export class Reads {
   }
 
   /**
-   * The whole repo as a CAR: commit, then tree nodes, then records.
+   * The whole repo as a CAR: commit, then tree nodes, then records. The tree names the records in
+   * `except`, too, but their content is not there unless another record has the same.
    * @throws XrpcError 413 when the records are more than fit into one answer
    */
-  async export(did: Did): Promise<Uint8Array<ArrayBuffer>> {
+  async export(did: Did, except: readonly AtUri[]): Promise<Uint8Array<ArrayBuffer>> {
     // In the actor's turn no write comes between the reads of head, tree and blocks.
-    return await this.#turns.run(did, () => this.#actors.use(did, (actor) => this.#car(actor)))
+    return await this.#turns.run(did, () =>
+      this.#actors.use(did, (actor) => this.#car(actor, except)),
+    )
   }
 
-  async #car(actor: OpenActor): Promise<Uint8Array<ArrayBuffer>> {
+  async #car(actor: OpenActor, except: readonly AtUri[]): Promise<Uint8Array<ArrayBuffer>> {
     const bytes = await actor.store.contentBytes()
     if (bytes > exportBytesMax) {
       throw new XrpcError(
@@ -87,12 +90,15 @@ export class Reads {
     const commit = cidToBytes(head.cid)
     const parts = [carHeader(commit), carBlock(commit, head.commit)]
     for (const node of tree.nodes()) parts.push(carBlock(node.cid, node.bytes))
-    for (const block of await actor.store.blocks()) {
+    const put = new Set<Cid>()
+    for (const block of await actor.store.blocks({ boundaries: 'all', except })) {
       const cid = cidToBytes(block.cid)
       if (!cidMatches(cid, block.content)) {
         throw new RepoCorrupt(`the content of ${block.cid} of ${actor.did} was altered`)
       }
-      parts.push(carBlock(cid, block.content))
+      // Records of the same content share a block.
+      if (!put.has(block.cid)) parts.push(carBlock(cid, block.content))
+      put.add(block.cid)
     }
     return Bun.concatArrayBuffers(parts, Number.POSITIVE_INFINITY, true)
   }

@@ -1,6 +1,7 @@
 import type { Cid } from '../atproto/cid.ts'
 import type { AtUri, Did, Nsid, Rkey } from '../atproto/syntax.ts'
 import type { View } from './actor.ts'
+import { parametersFor } from './parameters.ts'
 import type { SqlValue } from './sql.ts'
 
 export interface ListQuery {
@@ -32,32 +33,54 @@ export const pageBytesMax = 1024 * 1024
  * what is hidden. The page is full whenever enough visible records exist.
  * @returns rows of `ListedRow`, without the content
  */
-export function listStatement(query: ListQuery): { sql: string; args: SqlValue[] } {
+export function listStatement(query: ListQuery): { sql: string; args: readonly SqlValue[] } {
   const { did, collection, limit, cursor, order, view } = query
   const prefix = `at://${did}/${collection}/`
   const [compare, direction] = order === 'descending' ? ['<', 'desc'] : ['>', 'asc']
   // No record key has a character above '~', so all of them sort before '\x7f'.
   const from = cursor ?? (order === 'descending' ? '\x7f' : '')
-  if (view === 'all') {
+  const boundaries = view === 'all' ? 'all' : view.boundaries
+  if (boundaries === 'all') {
     const [low, high] = order === 'descending' ? ['', from] : [from, '\x7f']
+    const { table, condition, args } = exceptKeys(view, { prefix, column: 'r.rkey', first: 4 })
     return {
-      sql: `select r.uri, r.cid, r.rkey, r."blockId", length(b.content) as bytes
+      sql: `${table} select r.uri, r.cid, r.rkey, r."blockId", length(b.content) as bytes
         from stratos_record r join stratos_repo_block b on b.id = r."blockId"
-        where r.uri > $1 and r.uri < $2 order by r.uri ${direction} limit $3`,
-      args: [prefix + low, prefix + high, limit],
+        where r.uri > $1 and r.uri < $2 ${condition} order by r.uri ${direction} limit $3`,
+      args: [prefix + low, prefix + high, limit, ...args],
     }
   }
-  const pages = view.boundaries.map(
+  const first = 5 + boundaries.length
+  const { table, condition, args } = exceptKeys(view, { prefix, column: 'rkey', first })
+  const pages = boundaries.map(
     (_, index) => `select rkey from (select rkey from stratos_record_boundary
-      where boundary = $${index + 5} and collection = $1 and rkey ${compare} $2
+      where boundary = $${index + 5} and collection = $1 and rkey ${compare} $2 ${condition}
       order by rkey ${direction} limit $3) as page${index}`,
   )
   return {
-    sql: `select r.uri, r.cid, r.rkey, r."blockId", length(b.content) as bytes from (
+    sql: `${table} select r.uri, r.cid, r.rkey, r."blockId", length(b.content) as bytes from (
         ${pages.join(' union ')} order by rkey ${direction} limit $3) as v
       join stratos_record r on r.uri = $4 || v.rkey
       join stratos_repo_block b on b.id = r."blockId"
       order by v.rkey ${direction}`,
-    args: [collection, from, limit, prefix, ...view.boundaries],
+    args: [collection, from, limit, prefix, ...boundaries, ...args],
+  }
+}
+
+/** What `view` excepts of one collection, as a table of keys and a condition on them. */
+function exceptKeys(
+  view: View,
+  list: { readonly prefix: string; readonly column: string; readonly first: number },
+): { table: string; condition: string; args: readonly SqlValue[] } {
+  const { prefix, column, first } = list
+  const except = view === 'all' ? [] : (view.except ?? [])
+  const keys = except.filter((uri) => uri.startsWith(prefix)).map((uri) => uri.slice(prefix.length))
+  if (keys.length === 0) return { table: '', condition: '', args: [] }
+  const { places, args } = parametersFor(keys, first)
+  const rows = places.map((place) => `(${place})`)
+  return {
+    table: `with excepted (rkey) as (values ${rows.join(', ')})`,
+    condition: `and ${column} not in (select excepted.rkey from excepted)`,
+    args,
   }
 }

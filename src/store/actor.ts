@@ -2,6 +2,7 @@ import type { Cid } from '../atproto/cid.ts'
 import type { AtUri, Did, Nsid, Rkey, Tid } from '../atproto/syntax.ts'
 import { type ListedRow, type ListQuery, listStatement, pageBytesMax } from './actor-list.ts'
 import { ActorOutbox, type OutboxEntry, queueStatement } from './actor-outbox.ts'
+import { parametersFor } from './parameters.ts'
 import type { Sql, SqlValue, Statement } from './sql.ts'
 
 /** The newest commit of a repo and the numbers that the next Change continues. */
@@ -12,8 +13,13 @@ export interface Head {
   readonly lastBlock: number
 }
 
-/** Whose eyes a read is for: everything, or records that share one of these boundaries. */
-export type View = 'all' | { readonly boundaries: readonly string[] }
+/**
+ * Whose eyes a read is for: everything there is, or the records that share one of these boundaries.
+ * To eyes with `except`, those records are missing, whatever their boundaries.
+ */
+export type View =
+  | 'all'
+  | { readonly boundaries: 'all' | readonly string[]; readonly except?: readonly AtUri[] }
 
 export interface RecordOp {
   readonly action: 'create' | 'update' | 'delete'
@@ -178,10 +184,14 @@ export class ActorStore {
     return page
   }
 
-  /** CID and content of every record, in the order of the tree. */
-  async blocks(): Promise<{ cid: Cid; content: Uint8Array }[]> {
-    return await this.#sql.all(`select r.cid, b.content from stratos_record r
-      join stratos_repo_block b on b.id = r."blockId" order by r.uri`)
+  /** CID and content of the records that `view` may see, in the order of the tree. */
+  async blocks(view: View): Promise<{ cid: Cid; content: Uint8Array }[]> {
+    const condition = visible(view, 1)
+    return await this.#sql.all(
+      `select r.cid, b.content from stratos_record r
+        join stratos_repo_block b on b.id = r."blockId" where ${condition.sql} order by r.uri`,
+      ...condition.args,
+    )
   }
 
   async contentBytes(): Promise<number> {
@@ -199,11 +209,26 @@ export class ActorStore {
 /** The access rule as a condition over `r`; parameters are numbered from `first`. */
 function visible(view: View, first: number): { sql: string; args: readonly SqlValue[] } {
   if (view === 'all') return { sql: '1 = 1', args: [] }
-  if (view.boundaries.length === 0) return { sql: '1 = 0', args: [] }
-  const places = view.boundaries.map((_, index) => `$${first + index}`).join(', ')
+  const { boundaries, except = [] } = view
+  const shared = sharing(boundaries, first)
+  if (except.length === 0) return shared
+  const { places, args } = parametersFor(except, first + shared.args.length)
+  return {
+    sql: `${shared.sql} and r.uri not in (${places.join(', ')})`,
+    args: [...shared.args, ...args],
+  }
+}
+
+function sharing(
+  boundaries: 'all' | readonly string[],
+  first: number,
+): { sql: string; args: readonly SqlValue[] } {
+  if (boundaries === 'all') return { sql: '1 = 1', args: [] }
+  if (boundaries.length === 0) return { sql: '1 = 0', args: [] }
+  const places = boundaries.map((_, index) => `$${first + index}`).join(', ')
   return {
     sql: `exists (select 1 from stratos_record_boundary v where v.boundary in (${places})
       and v.collection = r.collection and v.rkey = r.rkey)`,
-    args: view.boundaries,
+    args: boundaries,
   }
 }

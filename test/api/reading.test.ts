@@ -1,10 +1,11 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test'
 
+import { exactAnswer } from '../kit/exact.ts'
 import { addressOf, postCollection, privatePost } from '../kit/post.ts'
 import { expectRefusal, type Refusal } from '../kit/refusal.ts'
 import { SeededStratos } from '../kit/seeded.ts'
 import { serviceToken } from '../kit/token.ts'
-import { type Call, listOf, textOf, xrpcResponse } from '../kit/xrpc.ts'
+import { type Call, listOf, textOf } from '../kit/xrpc.ts'
 
 setDefaultTimeout(60_000)
 
@@ -328,13 +329,8 @@ async function remove(rkey: string): Promise<void> {
   expect(answer.body).toHaveProperty('commit')
 }
 
-/** An answer byte for byte: status, headers and body, without what differs each time. */
-async function exact(nsid: string, call: Call): Promise<string> {
-  const response = await xrpcResponse(stratos.url, nsid, call)
-  const headers = [...response.headers]
-    .filter(([name]) => name !== 'x-request-id' && name !== 'date')
-    .map(([name, value]) => `${name}: ${value}`)
-  return [`HTTP ${response.status}`, ...headers, '', await response.text()].join('\n')
+function exact(nsid: string, call: Call): Promise<string> {
+  return exactAnswer(stratos.url, nsid, call)
 }
 
 async function page(name: string, nsid: string, more: object) {

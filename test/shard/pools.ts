@@ -116,7 +116,7 @@ export class Actor {
   }
 
   async export(): Promise<Uint8Array> {
-    return (await this.#house.pool.call(this.did, 'test', { kind: 'export' })).bytes
+    return (await this.#house.pool.call(this.did, 'test', { kind: 'export', except: [] })).bytes
   }
 
   /** Keys and CIDs of the whole repo, which must verify against the signing key. */

@@ -121,7 +121,7 @@ test('an export that starts at any moment of a write is one good repo', async ()
   for (let moment = 0; moment < 40; moment++) {
     call(1_000 + moment, { kind: 'write', op, boundaries: [a], targets: {}, stubs: [] })
     for (let step = 0; step < moment; step++) await Promise.resolve()
-    call(moment, { kind: 'export' })
+    call(moment, { kind: 'export', except: [] })
     const look = () => (cars.has(moment) ? true : undefined)
     await eventually('export', look, { withinMs: 2_000, everyMs: 0 })
   }

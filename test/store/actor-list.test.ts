@@ -1,8 +1,9 @@
 import { expect, test } from 'bun:test'
 import fc from 'fast-check'
-import { parseNsid, parseRkey, type Rkey } from '../../src/atproto/syntax.ts'
+import { type AtUri, type Nsid, parseNsid, parseRkey, type Rkey } from '../../src/atproto/syntax.ts'
 import type { RecordOp, View } from '../../src/store/actor.ts'
 import { pageBytesMax } from '../../src/store/actor-list.ts'
+import { recordTakedownsMax } from '../../src/store/takedown.ts'
 import { Actor, collection, place, put } from './changes.ts'
 import { temporaryFolder } from './temporary.ts'
 
@@ -24,9 +25,18 @@ const records = fc.uniqueArray(record, {
   maxLength: 25,
   selector: (one) => `${one.collection}/${one.rkey}`,
 })
+const sight = fc.oneof(fc.constant('all' as const), fc.subarray([...names, 'unknown']))
+/** Also of records that are not there, of either collection. */
+const except = fc.array(
+  fc
+    .record({ rkey, collection: fc.constantFrom(...collections) })
+    .map(({ rkey, collection }) => place(rkey, collection).uri),
+  { maxLength: 12 },
+)
 const view: fc.Arbitrary<View> = fc.oneof(
   fc.constant('all' as const),
-  fc.record({ boundaries: fc.subarray([...names, 'unknown']) }),
+  fc.record({ boundaries: sight }),
+  fc.record({ boundaries: sight, except }),
 )
 const query = fc.record({
   collection: fc.constantFrom(...collections),
@@ -89,6 +99,38 @@ test('what is hidden leaves no trace: a page is the same as if it had never been
     }),
     { numRuns: 20 },
   )
+})
+
+test('what is taken down leaves no trace: a page is the same as if it had never been', async () => {
+  await fc.assert(
+    fc.asyncProperty(records, sight, except, query, async (records, boundaries, except, query) => {
+      const rest = records.filter((record) => !except.includes(uriOf(record)))
+      const [whole, part] = [await actorWith(records), await actorWith(rest)]
+      const cursor = query.cursor === undefined ? undefined : parseRkey(query.cursor)
+      const page = await whole.store.list({ ...query, view: { boundaries, except }, cursor })
+      expect(page).toEqual(await part.store.list({ ...query, view: { boundaries }, cursor }))
+      await Promise.all([whole.store.close(), part.store.close()])
+    }),
+    { numRuns: 40 },
+  )
+})
+
+test('a page is full beside as many takedowns as a repo may have', async () => {
+  const records = Array.from({ length: recordTakedownsMax + 3 }, (_, index) => ({
+    collection,
+    rkey: String(index).padStart(4, '0'),
+    boundaries: ['a', 'b'],
+    deleted: false,
+  }))
+  const actor = await actorWith(records)
+  const except = records.slice(1, -2).map(uriOf)
+  expect(except).toHaveLength(recordTakedownsMax)
+  for (const boundaries of ['all', ['a'], ['b', 'a', 'c']] as const) {
+    const view = { boundaries, except }
+    const page = await actor.store.list({ collection, limit: 3, order: 'ascending', view })
+    expect<string[]>(page.map((row) => row.rkey)).toEqual(['0000', '1001', '1002'])
+  }
+  await actor.store.close()
 })
 
 test('a page carries content and CID of each record', async () => {
@@ -165,8 +207,15 @@ function naive(records: readonly Listed[], query: Query): string[] {
     .map((rkey) => place(rkey, collection).uri)
 }
 
-function isVisible({ deleted, boundaries }: Listed, view: View): boolean {
-  return !deleted && (view === 'all' || boundaries.some((name) => view.boundaries.includes(name)))
+function isVisible(record: Listed, view: View): boolean {
+  if (record.deleted || view === 'all') return !record.deleted
+  const { boundaries, except = [] } = view
+  if (except.includes(uriOf(record))) return false
+  return boundaries === 'all' || record.boundaries.some((name) => boundaries.includes(name))
+}
+
+function uriOf({ rkey, collection }: { readonly rkey: string; readonly collection: Nsid }): AtUri {
+  return place(rkey, collection).uri
 }
 
 function compare(a: string, b: string): number {

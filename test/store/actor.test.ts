@@ -223,13 +223,33 @@ test('a record shows itself to those who share a boundary with it', async () => 
   expect(await actor.store.record(place('absent').uri, 'all')).toBeUndefined()
 })
 
+test('a record that is excepted is missing, to eyes that see everything else, too', async () => {
+  await actor.commit([actor.creating('one', ['x'])])
+  await actor.commit([actor.creating('two', ['x'])])
+  const [one, two, other] = ['one', 'two', 'other'].map((rkey) => place(rkey).uri)
+  if (one === undefined || two === undefined || other === undefined) throw new Error('three')
+  const missing = await actor.store.record(other, 'all')
+  for (const boundaries of ['all', ['x'], ['y', 'x']] as const) {
+    for (const except of [[one], [other, one], [one, other, other], [one, other, one, other]]) {
+      expect(await actor.store.record(one, { boundaries, except })).toEqual(missing)
+      expect(await actor.store.record(two, { boundaries, except })).toHaveProperty('uri', two)
+    }
+    expect(await actor.store.record(one, { boundaries, except: [] })).toHaveProperty('uri', one)
+  }
+  expect(await actor.store.record(one, { boundaries: [], except: [two] })).toBeUndefined()
+  const blocks = await actor.store.blocks({ boundaries: 'all', except: [one] })
+  expect(blocks.map(({ cid }) => cid)).toEqual([put('two', 0).put.cid])
+  // What is excepted stays in the tree.
+  expect(await actor.store.entries()).toHaveLength(2)
+})
+
 test('entries and blocks come in the order of the tree, and bytes are counted', async () => {
   for (const rkey of ['b', 'a', 'B', '~', '-', 'aa']) {
     await actor.commit([actor.creating(rkey, ['x'])])
   }
   const rkeys = (await actor.store.entries()).map(({ rkey }) => rkey)
   expect<string[]>(rkeys).toEqual(['-', 'B', 'a', 'aa', 'b', '~'])
-  const blocks = await actor.store.blocks()
+  const blocks = await actor.store.blocks('all')
   expect(blocks.map(({ cid }) => cid)).toEqual(rkeys.map((rkey) => put(rkey, 0).put.cid))
   const bytes = blocks.reduce((sum, { content }) => sum + content.length, 0)
   expect(await actor.store.contentBytes()).toBe(bytes)

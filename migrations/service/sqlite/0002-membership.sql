@@ -56,6 +56,9 @@ create table takedown (
   -- A DID, or the URI of a record.
   subject text primary key,
   did text not null,
+  -- Of a record, as the takedown named it; null for a repo.
+  cid text,
+  -- What whoever applied it calls it.
   ref text,
   "appliedAt" text not null
 ) strict, without rowid;

@@ -1,0 +1,152 @@
+import { invalidRequest, XrpcError } from '../atproto/errors.ts'
+import { type Did, parseDid, parseRecordUri, recordUri } from '../atproto/syntax.ts'
+import { assert } from '../lib/assert.ts'
+import type { Log } from '../lib/log.ts'
+import type { CallActor } from '../service/calls.ts'
+import {
+  recordTakedownsMax,
+  type Takedown,
+  type TakedownStore,
+  type TakedownSubject,
+} from '../store/takedown.ts'
+import type { AccessFacts, Caller } from './caller.ts'
+import { cidOf, fields, flag, text } from './members.ts'
+import type { Answer, Call, Method } from './xrpc.ts'
+
+/** Takes repos and records down and lets them up again. @see protocol.md, section 5 */
+export function takedownMethods(parts: TakedownParts): Record<string, Method> {
+  return {
+    'com.atproto.admin.updateSubjectStatus': {
+      audience: 'moderation',
+      handle: (call) => updateSubjectStatus(call, parts),
+    },
+    'com.atproto.admin.getSubjectStatus': {
+      audience: 'moderation',
+      handle: (call) => getSubjectStatus(call, parts),
+    },
+  }
+}
+
+interface TakedownParts extends AccessFacts {
+  readonly call: CallActor
+  readonly log: Log
+}
+
+/** The next read goes by it. The subject need not be known here, or not yet. */
+async function updateSubjectStatus(call: Call, { takedowns, log }: TakedownParts): Promise<Answer> {
+  const { input, caller, requestId } = call
+  if (input['deactivated'] !== undefined) {
+    throw invalidRequest('deactivated is not supported: an account is deactivated on its PDS')
+  }
+  const subject = subjectOf(fields(input, 'subject') ?? {})
+  const shown = { subject: shownSubject(subject) }
+  const takedown = fields(input, 'takedown')
+  if (takedown === undefined) return { body: shown }
+  const ref = text(takedown, 'ref')
+  if (ref !== undefined && ref.length > refCharsMax) {
+    throw invalidRequest(`takedown/ref must not be longer than ${refCharsMax} characters`)
+  }
+  const applied = flag(takedown, 'applied')
+  const changed = applied ? await apply(subject, ref, takedowns) : await takedowns.lift(subject)
+  if (changed) {
+    const event = applied ? 'takedown.applied' : 'takedown.lifted'
+    const named = subject.kind === 'repo' ? subject.did : subject.uri
+    log.info(event, { subject: named, by: nameOf(caller), requestId })
+  }
+  return { body: { ...shown, takedown: { applied, ...(ref === undefined ? {} : { ref }) } } }
+}
+
+async function apply(
+  subject: TakedownSubject,
+  ref: string | undefined,
+  takedowns: TakedownStore,
+): Promise<true> {
+  if (await takedowns.apply(subject, { ref, nowMs: Date.now() })) return true
+  throw invalidRequest(
+    `${recordTakedownsMax} records of this repo are taken down already: take down the repo`,
+  )
+}
+
+async function getSubjectStatus(call: Call, parts: TakedownParts): Promise<Answer> {
+  const { params } = call
+  if (text(params, 'blob') !== undefined) throw noBlobs()
+  const uri = text(params, 'uri')
+  if (uri !== undefined) return await recordStatus(uri, call, parts)
+  const did = text(params, 'did')
+  if (did === undefined) throw invalidRequest('name a subject: did or uri')
+  return await repoStatus(parseDid(did), parts)
+}
+
+async function repoStatus(did: Did, { enrollments, takedowns }: TakedownParts): Promise<Answer> {
+  const takedown = await takedowns.find(did)
+  if (takedown === undefined && (await enrollments.find(did)) === undefined) throw notFound()
+  const subject = shownSubject({ kind: 'repo', did })
+  return { body: { subject, takedown: shownTakedown(takedown) } }
+}
+
+/** A reference needs a CID: the present record's or, where there is none, the takedown's own. */
+async function recordStatus(
+  text: string,
+  { requestId }: Call,
+  { enrollments, takedowns, call }: TakedownParts,
+): Promise<Answer> {
+  const { did, collection, rkey } = parseRecordUri(text)
+  const uri = recordUri(did, collection, rkey)
+  const takedown = await takedowns.find(uri)
+  const enrolled = (await enrollments.find(did)) !== undefined
+  const ask = { kind: 'read', collection, rkey, view: 'all' } as const
+  const record = enrolled ? (await call(did, requestId, ask)).record : null
+  const cid = record?.cid ?? takedown?.cid ?? undefined
+  if (cid === undefined) throw notFound()
+  const subject = shownSubject({ kind: 'record', did, uri, cid })
+  return { body: { subject, takedown: shownTakedown(takedown) } }
+}
+
+/** @throws XrpcError 400 for what cannot be taken down here, and for a URI in any odd form */
+function subjectOf(subject: Readonly<Record<string, unknown>>): TakedownSubject {
+  switch (text(subject, '$type') ?? '') {
+    case repoRef:
+      return { kind: 'repo', did: parseDid(text(subject, 'did') ?? '') }
+    case strongRef: {
+      const { did, collection, rkey } = parseRecordUri(text(subject, 'uri') ?? '')
+      const cid = cidOf(subject, 'cid')
+      assert(cid !== undefined, 'a strong reference has a CID by its lexicon')
+      return { kind: 'record', did, uri: recordUri(did, collection, rkey), cid }
+    }
+    case 'com.atproto.admin.defs#repoBlobRef':
+      throw noBlobs()
+    default:
+      throw invalidRequest(`subject must be a ${repoRef} or a ${strongRef}`)
+  }
+}
+
+function shownSubject(subject: TakedownSubject): object {
+  return subject.kind === 'repo'
+    ? { $type: repoRef, did: subject.did }
+    : { $type: strongRef, uri: subject.uri, cid: subject.cid }
+}
+
+/** One that was applied without a name goes by its time, as on a PDS. */
+function shownTakedown(takedown: Takedown | undefined): object {
+  if (takedown === undefined) return { applied: false }
+  return { applied: true, ref: takedown.ref ?? takedown.appliedAt }
+}
+
+function nameOf(caller: Caller): string {
+  if (caller.kind === 'admin') return 'admin'
+  assert(caller.kind === 'moderator', 'nobody else passes this door')
+  return caller.did
+}
+
+function noBlobs(): XrpcError {
+  return invalidRequest('this service holds no blobs: take down the record or the repo')
+}
+
+/** Of this name and status on a PDS, too. */
+function notFound(): XrpcError {
+  return new XrpcError(400, 'NotFound', 'nothing is known here of this subject')
+}
+
+const repoRef = 'com.atproto.admin.defs#repoRef'
+const strongRef = 'com.atproto.repo.strongRef'
+const refCharsMax = 1000

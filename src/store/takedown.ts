@@ -1,0 +1,112 @@
+import type { Cid } from '../atproto/cid.ts'
+import type { AtUri, Did } from '../atproto/syntax.ts'
+import { Lru } from '../lib/lru.ts'
+import type { Sql } from './sql.ts'
+
+/** A whole repo, or one record of it by its URI, whichever content is or will be there. */
+export type TakedownSubject =
+  | { readonly kind: 'repo'; readonly did: Did }
+  | { readonly kind: 'record'; readonly did: Did; readonly uri: AtUri; readonly cid: Cid }
+
+export interface Takedown {
+  /** As the takedown named it: the record may since be another, or gone. Null for a repo. */
+  readonly cid: Cid | null
+  /** What whoever applied it calls it. */
+  readonly ref: string | null
+  readonly appliedAt: string
+}
+
+/** What of a repo is taken down. */
+export interface RepoTakedowns {
+  readonly repo: boolean
+  readonly records: readonly AtUri[]
+}
+
+/** Of one repo: they travel with reads of it. Where more is bad, the repo is. */
+export const recordTakedownsMax = 1000
+
+const upsertTakedown = `insert into takedown (subject, did, cid, ref, "appliedAt")
+  select $1, $2, $3, $4, $5
+  where $1 = $2 or exists (select 1 from takedown where subject = $1)
+    or (select count(*) from takedown where did = $2 and subject <> $2) < $6
+  on conflict (subject) do update
+    set cid = excluded.cid, ref = coalesce(excluded.ref, takedown.ref)
+  returning subject`
+const deleteTakedown = 'delete from takedown where subject = $1 returning subject'
+const selectTakedown = 'select cid, ref, "appliedAt" from takedown where subject = $1'
+const selectSubjects = 'select subject from takedown where did = $1 order by subject'
+
+/**
+ * The takedowns of service.sqlite, the only authority on them. They do not depend on what is there:
+ * they come before a record, outlive it, and outlive a membership.
+ */
+export class TakedownStore {
+  readonly #sql: Sql
+  /** By repo. This process alone writes, and each write forgets what it changed. */
+  readonly #known = new Lru<Did, RepoTakedowns>(knownMax)
+  /** Counts writes, so that what was read before one is not kept after it. */
+  #writes = 0
+
+  constructor(sql: Sql) {
+    this.#sql = sql
+  }
+
+  async of(did: Did): Promise<RepoTakedowns> {
+    const known = this.#known.get(did)
+    if (known !== undefined) return known
+    const writes = this.#writes
+    const rows = await this.#sql.all<{ subject: Did | AtUri }>(selectSubjects, did)
+    const found = rows.length === 0 ? none : takedownsOf(rows)
+    if (writes === this.#writes) this.#known.set(did, found, 1 + found.records.length)
+    return found
+  }
+
+  async find(subject: Did | AtUri): Promise<Takedown | undefined> {
+    return (await this.#sql.all<Takedown>(selectTakedown, subject))[0]
+  }
+
+  /**
+   * A second time keeps the first time, and the first `ref` where it brings none.
+   * @returns false where the repo already has as many records taken down as there may be
+   */
+  async apply(
+    subject: TakedownSubject,
+    { ref, nowMs }: { readonly ref: string | undefined; readonly nowMs: number },
+  ): Promise<boolean> {
+    const { did } = subject
+    const cid = subject.kind === 'record' ? subject.cid : null
+    const appliedAt = new Date(nowMs).toISOString()
+    const args = [subjectOf(subject), did, cid, ref ?? null, appliedAt, recordTakedownsMax]
+    return await this.#write(did, upsertTakedown, args)
+  }
+
+  /** @returns false where there was none */
+  async lift(subject: TakedownSubject): Promise<boolean> {
+    return await this.#write(subject.did, deleteTakedown, [subjectOf(subject)])
+  }
+
+  async #write(did: Did, sql: string, args: readonly (string | number | null)[]): Promise<boolean> {
+    try {
+      return (await this.#sql.all(sql, ...args)).length === 1
+    } finally {
+      // Also when it failed: who knows what of it was stored.
+      this.#writes += 1
+      this.#known.delete(did)
+    }
+  }
+}
+
+/** Repos and records together, of some 200 bytes each. */
+const knownMax = 50_000
+
+const none: RepoTakedowns = { repo: false, records: [] }
+
+function takedownsOf(rows: readonly { readonly subject: Did | AtUri }[]): RepoTakedowns {
+  const isRecord = (subject: Did | AtUri): subject is AtUri => subject.startsWith('at://')
+  const records = rows.map(({ subject }) => subject).filter(isRecord)
+  return { repo: records.length < rows.length, records }
+}
+
+function subjectOf(subject: TakedownSubject): Did | AtUri {
+  return subject.kind === 'repo' ? subject.did : subject.uri
+}
