@@ -97,7 +97,9 @@ async function enrollOne(visit: {
   const pushed = server.pushed.get(target.searchParams.get('request_uri') ?? '')
   const [cookie = ''] = (started.headers.get('set-cookie') ?? '').split(';')
   const back = server.approve(pushed?.get('state') ?? '', did)
-  const answer = await fetch(`${base}/callback?${back}`, { headers: { ...headers, cookie } })
+  const answer = await fetch(`${base}/callback?${back.toString()}`, {
+    headers: { ...headers, cookie },
+  })
   const body: unknown = await answer.json()
   if (answer.status === 200 && isFields(body) && body['did'] === did) return
   throw new Error(`${answer.status} ${JSON.stringify(body)}`)

@@ -148,6 +148,7 @@ function watched() {
       return rows
     },
     run: (batch) => sqlite.run(batch),
+    scrub: () => sqlite.scrub(),
     close: () => sqlite.close(),
   }
   return { slow: new TakedownStore(sql), seams, failures, reads: () => reads }
