@@ -58,7 +58,9 @@ export class Background {
   async #doDue(): Promise<void> {
     const { enrollments, departing } = this.#parts
     await this.#attempt('departures', () => enrollments.eraseDue('background'))
-    await this.#attempt('records', () => enrollments.queueDueRecords('background'))
+    await this.#attempt('records', () =>
+      enrollments.queueDueRecords('background', () => this.#stopped),
+    )
     await this.#attempt('late departures', () => departing.departures.giveUp(Date.now()))
   }
 

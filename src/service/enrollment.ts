@@ -229,8 +229,13 @@ export class Enrollments {
   }
 
   /** Queues the PDS records that were decided on and could not be queued then. */
-  async queueDueRecords(requestId: string): Promise<void> {
-    for (const did of await this.#store.recordsDue()) {
+  async queueDueRecords(requestId: string, stopped = () => false): Promise<void> {
+    const due = await this.#store.recordsDue()
+    for (const [index, did] of due.entries()) {
+      if (stopped()) return
+      if (index % shownEvery === shownEvery - 1) {
+        this.#log.info('enrollment.records.queued', { done: index + 1, all: due.length })
+      }
       await this.#turns.run(did, () => this.#tryQueue(did, requestId))
     }
   }
@@ -286,6 +291,9 @@ export class Enrollments {
     }
   }
 }
+
+/** After another configuration the records of everybody may be due. */
+const shownEvery = 1_000
 
 export type DenialReason =
   | 'NotInAllowlist'
