@@ -93,10 +93,9 @@ async function enrollOne(visit: {
   const base = `http://127.0.0.1:${service.port}/oauth`
   const headers = { 'x-forwarded-for': address }
   const started = await fetch(`${base}/authorize?handle=${did}`, { headers, redirect: 'manual' })
-  const target = new URL(started.headers.get('location') ?? '')
-  const pushed = server.pushed.get(target.searchParams.get('request_uri') ?? '')
+  const state = server.stateOf(started.headers.get('location') ?? '')
   const [cookie = ''] = (started.headers.get('set-cookie') ?? '').split(';')
-  const back = server.approve(pushed?.get('state') ?? '', did)
+  const back = server.approve(state, did)
   const answer = await fetch(`${base}/callback?${back.toString()}`, {
     headers: { ...headers, cookie },
   })

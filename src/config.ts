@@ -122,6 +122,10 @@ function conflicts(given: Values, config: Config): Conflict[] {
     const at = { name: devMode.name, example: 'false' }
     found.push({ at, why, because: [host, publicUrl] })
   }
+  const list = listFault(config)
+  if (list !== undefined) {
+    found.push({ at: variables.allowListUri, why: list, because: [variables.privateNetwork] })
+  }
   for (const name of config.boundaries) {
     if (name.length <= boundaryCharsMax) continue
     const why = `makes ${name}, over ${boundaryCharsMax} characters`
@@ -133,6 +137,15 @@ function conflicts(given: Values, config: Config): Conflict[] {
     found.push({ at: autoEnroll, why, because: [domains] })
   }
   return found
+}
+
+/** What would keep the list from ever being read. */
+function listFault({ allowListUri, privateNetwork }: Values): string | undefined {
+  const url = URL.parse(allowListUri)
+  if (url === null) return undefined
+  if (url.username !== '' || url.password !== '') return 'must be without a user name and password'
+  if (privateNetwork || (url.protocol === 'https:' && url.port === '')) return undefined
+  return `must be https at its usual port unless ${variables.privateNetwork.name} is true`
 }
 
 function warningsOf(values: Values, publicUrl: string): string[] {

@@ -22,12 +22,17 @@ import { makeFolder, writeDurably } from './lib/files.ts'
 import type { Log } from './lib/log.ts'
 import { createGuardedFetch } from './remote/fetch.ts'
 import { Identities } from './remote/identity.ts'
+import { listBytesMax } from './remote/list.ts'
 import { missingScopes, scopeFor } from './remote/oauth-client.ts'
 import { OAuth } from './remote/oauth.ts'
 import { Pds } from './remote/pds.ts'
+import { digestOf, SharedList } from './remote/shared-list.ts'
 import { privateCollections, publicCollections } from './service/collections.ts'
 import { Background } from './service/background.ts'
+import { Eligibility } from './service/eligibility.ts'
 import { Enrollments } from './service/enrollment.ts'
+import { ExternalList } from './service/external-list.ts'
+import { ListSource } from './service/list-source.ts'
 import { Outbox } from './service/outbox.ts'
 import { Departures } from './service/departure.ts'
 import { announceChanges } from './service/reconfigure.ts'
@@ -37,6 +42,7 @@ import type { ShardBoot } from './shard/messages.ts'
 import { ShardPool } from './shard/pool.ts'
 import { finishRemovals } from './store/actor-folder.ts'
 import { DepartureStore } from './store/departure.ts'
+import { AllowList } from './store/allow-list.ts'
 import { migrateSqlite } from './store/migrate.ts'
 import { ServiceStore } from './store/service.ts'
 import type { Sql } from './store/sql.ts'
@@ -82,6 +88,7 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
   const base = { config, rules, schemas, key, call, ...stores, ...remote }
   const members = membership(base, log)
   const server = doors({ ...base, ...members }, around)
+  await members.eligibility.start()
   server.listen()
   log.info('started', {
     version: around.version,
@@ -94,7 +101,7 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
   const background = new Background({ dataDir, clean, store, ...members, log })
   return {
     stop: async () => {
-      await server.drain()
+      await Promise.all([server.drain(), members.eligibility.stop()])
       const swept = await background.stop()
       await members.outbox.stop()
       await remote.oauth.stop()
@@ -107,6 +114,7 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
 /** What the process keeps in service.sqlite, by subject. */
 function storesOver(sql: Sql) {
   return {
+    sql,
     store: new ServiceStore(sql),
     departures: new DepartureStore(sql),
     takedowns: new TakedownStore(sql),
@@ -116,20 +124,18 @@ function storesOver(sql: Sql) {
 
 /** Who is in, how they join and leave, and what their PDSes are told of it. */
 function membership(base: Base, log: Log) {
-  const { config, store, departures, key, call, oauth } = base
+  const { config, sql, store, departures, key, call, oauth } = base
   const pds = (did: Did) => new Pds({ did, use: (task) => oauth.use(did, task), now: Date.now })
   const ending = new Departures({ store: departures, revoke: (did) => oauth.revoke(did), log })
   const departing = { store: departures, departures: ending }
   const service = `${config.serviceDid}#${config.fragment}`
   const pointsPerHour = config.outboxPoints
   const outbox = new Outbox({ store, departing, pointsPerHour, call, pds, service, log })
-  const enrollments = new Enrollments(
-    { ...config, mode: config.enrollmentMode },
-    { store, departures, call, outbox, key, log },
-  )
+  const enrollments = new Enrollments(config, { store, departures, call, outbox, key, log })
   const stubCollections = (scope: string) => stubbed(config, scope)
   const stubs = new StubSwitch({ mode: config.stubs, stubCollections, store, call, outbox, log })
-  return { departing, outbox, enrollments, stubCollections, stubs }
+  const eligibility = new Eligibility(config, { store, log, ...externalList(config, { sql, log }) })
+  return { departing, outbox, enrollments, eligibility, stubCollections, stubs }
 }
 
 /** service.sqlite, migrated: the stores of this process share it. */
@@ -233,6 +239,22 @@ function outside({ config, store }: { config: Config; store: ServiceStore }, log
   return { identities, oauth }
 }
 
+/** The list at somebody else's place, where one is configured and counts. */
+function externalList(config: Config, { sql, log }: { sql: Sql; log: Log }) {
+  const { allowListUri: uri, valkeyUrl, enrollmentMode, privateNetwork } = config
+  if (uri === '' || enrollmentMode === 'open') return {}
+  const fetch = createGuardedFetch({
+    allowPrivateNetwork: privateNetwork,
+    timeoutMs: listTimeoutMs,
+    responseBytesMax: listBytesMax,
+  })
+  const listId = digestOf(Buffer.from(uri))
+  const shared = valkeyUrl === '' ? {} : { shared: new SharedList({ url: valkeyUrl, listId, log }) }
+  const source = new ListSource({ uri, fetch, now: Date.now, ...shared })
+  const store = new AllowList(sql, listId)
+  return { list: new ExternalList({ source, store, log, now: Date.now }) }
+}
+
 interface Base extends ReturnType<typeof storesOver>, ReturnType<typeof outside> {
   readonly config: Config
   readonly rules: WriteRules
@@ -279,5 +301,7 @@ const treeBytesMax = 64 * 1024 * 1024
 /** Sockets, the service's own files, and some air. */
 const reservedDescriptors = 400
 const remoteTimeoutMs = 10_000
+/** The largest list, over a line of 10 Mbit/s. */
+const listTimeoutMs = 30_000
 /** No document, token or record that we ask for comes near. */
 const remoteBytesMax = 2 * 1024 * 1024

@@ -50,9 +50,21 @@ const badValues: Record<string, readonly string[]> = {
     'lists.example.com',
     'file:///etc/passwd',
     'ftp://lists.example.com',
+    'http://lists.example.com/people.txt',
+    'https://lists.example.com:8443/people.txt',
+    'https://name@lists.example.com/people.txt',
+    'https://:password@lists.example.com/people.txt',
   ],
   STRATOS_ALLOWLIST_ENFORCE: ['', 'true', 'always', 'CONTINUOUS'],
-  STRATOS_VALKEY_URL: ['', '127.0.0.1:6379', 'http://127.0.0.1:6379'],
+  STRATOS_VALKEY_URL: [
+    '',
+    '127.0.0.1:6379',
+    'http://127.0.0.1:6379',
+    'redis:6379',
+    'redis:///1',
+    'redis://127.0.0.1:0',
+    'redis://127.0.0.1/first',
+  ],
   STRATOS_PUBLISH_BOUNDARIES: ['', 'yes', 'TRUE', '2'],
   STRATOS_STUBS: ['', 'on', 'none', 'FULL'],
   STRATOS_OUTBOX_POINTS_PER_HOUR: ['', '0', '9', '1000001', 'many'],
@@ -195,6 +207,8 @@ test('a secret stands in no problem', () => {
     STRATOS_PLC_URL: 'https://s3cr3tt3xt@plc.example.com/',
     STRATOS_HANDLE_RESOLVER_URL: 'https://:s3cr3tt3xt@api.example.com',
     STRATOS_ALLOWED_PDS_ENDPOINTS: 'https://a.example,https://b:s3cr3tt3xt@c.example',
+    STRATOS_ALLOW_LIST_URI: 'https://list:s3cr3tt3xt@lists.example.com/people.txt',
+    STRATOS_VALKEY_URL: 'http://:s3cr3tt3xt@127.0.0.1:6379',
     STRATOS_SECRET: 's3cr3tt3xt',
   }
   const error = errorOf(env)
@@ -245,6 +259,12 @@ test.each([
 ])('%j is %p', (text, value) => {
   expect(readConfig({ STRATOS_DEV_MODE: text }).devMode).toBe(value)
   expect(readConfig({ STRATOS_ALLOW_PRIVATE_NETWORK: text }).privateNetwork).toBe(value)
+})
+
+test('a list in plain http, at any port, is for private networks', () => {
+  const list = { STRATOS_ALLOW_LIST_URI: 'http://10.0.0.1:8080/people.txt' }
+  expect(problemsOf({ ...list, STRATOS_ALLOW_PRIVATE_NETWORK: 'true' })).toEqual([])
+  expect(problemsOf(list)).toHaveLength(1)
 })
 
 test('development mode is for every name of loopback', () => {

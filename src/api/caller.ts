@@ -46,7 +46,7 @@ export async function viewOf(
   { did, isAbout }: Asked,
   { enrollments, takedowns }: AccessFacts,
 ): Promise<View | undefined> {
-  if ((await enrollments.find(did)) === undefined) return undefined
+  if (!(await findsRepo(caller, did, enrollments))) return undefined
   if (caller.kind === 'admin') return 'all'
   const { repo, records } = await takedowns.of(did)
   if (repo) {
@@ -87,6 +87,20 @@ export function repoTakendown(): XrpcError {
     'RepoTakendown',
     'your repo was taken down on this service: you may delete records of it, and nothing else',
   )
+}
+
+/**
+ * Whether `caller` may know of a repo of `did` here: one of somebody inactive is there for its owner
+ * and the operator alone, and to all others like one of somebody who never enrolled.
+ */
+export async function findsRepo(
+  caller: Caller,
+  did: Did,
+  enrollments: Enrollments,
+): Promise<boolean> {
+  const ofMember = caller.kind === 'admin' || owns(caller, did)
+  const found = ofMember ? await enrollments.member(did) : await enrollments.find(did)
+  return found !== undefined
 }
 
 /** Such a reader is answered without a question to the actor's owner: strangers cost it nothing. */

@@ -1,6 +1,7 @@
 import { parseDid } from '../atproto/syntax.ts'
 import { assert, unreachable } from '../lib/assert.ts'
 import type { Enrollments } from '../service/enrollment.ts'
+import type { Enrollment } from '../store/service.ts'
 import type { Caller } from './caller.ts'
 import { text, texts } from './members.ts'
 import type { Answer, Call, Method } from './xrpc.ts'
@@ -41,14 +42,18 @@ export function membershipMethods(parts: {
   }
 }
 
-/** Everybody may ask whether someone is enrolled; boundaries show only what both sides share. */
+/**
+ * Everybody may ask whether someone is enrolled; boundaries show only what both sides share, and
+ * those of the inactive are shared with nobody.
+ */
 async function status({ params, caller }: Call, enrollments: Enrollments): Promise<Answer> {
   const did = parseDid(text(params, 'did') ?? '')
-  const enrollment = await enrollments.find(did)
+  const enrollment = await enrollments.member(did)
   if (enrollment === undefined) return { body: { did, enrolled: false } }
   const { enrolledAt, active, signingKey, rkey, boundaries } = enrollment
-  const shown = await shownBoundaries({ caller, boundaries, did }, enrollments)
-  const attestation = shown === boundaries ? enrollments.attestation(enrollment) : undefined
+  const shown = await shownBoundaries({ caller, enrollment }, enrollments)
+  const isAttested = active && shown === boundaries
+  const attestation = isAttested ? enrollments.attestation(enrollment) : undefined
   return {
     body: {
       did,
@@ -64,10 +69,11 @@ async function status({ params, caller }: Call, enrollments: Enrollments): Promi
 }
 
 async function shownBoundaries(
-  asked: { readonly caller: Caller; readonly did: string; readonly boundaries: readonly string[] },
+  asked: { readonly caller: Caller; readonly enrollment: Enrollment },
   enrollments: Enrollments,
 ): Promise<readonly string[] | undefined> {
-  const { caller, did, boundaries } = asked
+  const { caller } = asked
+  const { did, active, boundaries } = asked.enrollment
   switch (caller.kind) {
     case 'admin':
       return boundaries
@@ -76,6 +82,7 @@ async function shownBoundaries(
       return undefined
     case 'user': {
       if (caller.did === did) return boundaries
+      if (!active) return undefined
       const own = (await enrollments.find(caller.did))?.boundaries
       return own === undefined ? undefined : boundaries.filter((name) => own.includes(name))
     }

@@ -19,15 +19,17 @@ import {
   OAuthUnavailable,
 } from '../remote/oauth-errors.ts'
 import { enrollmentCollection } from '../service/collections.ts'
-import { enrollmentDenied, type Enrollments } from '../service/enrollment.ts'
+import { type Eligibility, enrollmentDenied } from '../service/eligibility.ts'
+import type { Enrollments } from '../service/enrollment.ts'
 import { oauthStateMaxMs, type ServiceStore } from '../store/service.ts'
 import { messagePage, wantsPage } from './page.ts'
 import { json, privateHeaders, refusalBody, refusalOf } from './reply.ts'
 
 interface Parts {
-  readonly config: Pick<Config, 'publicUrl' | 'port' | 'redirectOrigins'>
+  readonly config: Pick<Config, 'publicUrl' | 'port' | 'redirectOrigins' | 'operatorContact'>
   readonly oauth: OAuth
   readonly identities: Identities
+  readonly eligibility: Eligibility
   readonly enrollments: Enrollments
   readonly store: ServiceStore
   /** What is asked of the PDS. */
@@ -96,6 +98,8 @@ export class SignIn {
         return started?.saved
       })
       await this.#enroll(pending, visit.requestId)
+      // The list may have become another since it was asked.
+      await this.#parts.eligibility.enforce(pending.did)
       return this.#welcome(pending.did, { visit, back })
     } catch (error) {
       const refusal = refusalOf(signInRefusal(error), {
@@ -103,13 +107,17 @@ export class SignIn {
         requestId: visit.requestId,
       })
       if (back === null) return this.#refuse(refusal, visit)
-      return redirect(withParameter(back, 'stratos_error', refusal.error), this.#forget())
+      const { reason } = refusal.fields
+      const target = withParameter(back, 'stratos_error', refusal.error)
+      const isDenied = typeof reason === 'string'
+      const denied = isDenied ? withParameter(target, 'stratos_error_reason', reason) : target
+      return redirect(denied, this.#forget())
     }
   }
 
   async #enroll(pending: PendingSession, requestId: string): Promise<void> {
     const { did, grantedScope, saved } = pending
-    const { identities, enrollments, scope, log } = this.#parts
+    const { identities, eligibility, enrollments, scope, log } = this.#parts
     try {
       const missing = missingScopes(scope, grantedScope)
       if (missing.includes(`repo:${enrollmentCollection}`) || missing.includes('atproto')) {
@@ -118,7 +126,7 @@ export class SignIn {
       }
       if (missing.length > 0) log.warn('enrollment.scope.lesser', { did, missing })
       const pdsEndpoint = await identities.pdsEndpoint(did)
-      enrollments.checkEligible(did, pdsEndpoint)
+      await eligibility.check(did, pdsEndpoint)
       const oauthSession = saved
       await pending.keep(async () => {
         const person = { did, pdsEndpoint, scope: grantedScope, oauthSession, requestId }
@@ -158,9 +166,20 @@ export class SignIn {
   #refuse(error: unknown, { request, requestId }: Visit): Response {
     const refusal = refusalOf(error, { log: this.#parts.log, requestId })
     const headers = { ...refusal.headers, 'x-request-id': requestId }
-    const { status, message } = refusal
-    if (wantsPage(request)) return messagePage('This did not work', message, { status, headers })
+    const { status } = refusal
+    if (wantsPage(request)) {
+      return messagePage('This did not work', this.#explained(refusal), { status, headers })
+    }
     return json(refusalBody(refusal), { ...privateHeaders, ...headers }, status)
+  }
+
+  /** What to tell people: whoever was denied also needs to know whom to ask. */
+  #explained({ message, fields }: XrpcError): string {
+    const { operatorContact } = this.#parts.config
+    const reason = fields['reason']
+    if (reason !== 'NotInAllowlist' && reason !== 'ServiceClosed') return message
+    const contact = operatorContact === '' ? '' : `: ${operatorContact}`
+    return `${message}. Ask the operator of this service to be admitted${contact}`
   }
 
   /** A PDS sends browsers of a loopback client to 127.0.0.1 only: the cookie must be of there. */

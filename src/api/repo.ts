@@ -164,9 +164,10 @@ class RepoDoor {
     if (caller.kind !== 'user' || caller.did !== did) {
       throw new XrpcError(403, 'Forbidden', 'only the owner of a repo writes to it')
     }
-    const enrollment = await this.#parts.enrollments.find(caller.did)
-    if (enrollment !== undefined) return enrollment
-    throw new XrpcError(403, 'NotEnrolled', `${caller.did} is not enrolled on this service`)
+    const enrollment = await this.#parts.enrollments.member(caller.did)
+    if (enrollment?.active === true) return enrollment
+    const state = enrollment === undefined ? 'not enrolled' : 'enrolled, but inactive,'
+    throw new XrpcError(403, 'NotEnrolled', `${caller.did} is ${state} on this service`)
   }
 
   #collection(input: Call['input']): Nsid {

@@ -2,6 +2,7 @@ import { XrpcError } from '../atproto/errors.ts'
 import { parseDid } from '../atproto/syntax.ts'
 import type { CallActor } from '../service/calls.ts'
 import { type AccessFacts, repoTakendown } from './caller.ts'
+import { findsRepo } from './caller.ts'
 import { Exports } from './exports.ts'
 import { text } from './members.ts'
 import { unauthorized } from './service-auth.ts'
@@ -22,7 +23,7 @@ export function syncMethods(
         if (caller.kind === 'user' && caller.did !== did) {
           throw new XrpcError(403, 'Forbidden', 'a whole repo is for its owner')
         }
-        if ((await enrollments.find(did)) === undefined) {
+        if (!(await findsRepo(caller, did, enrollments))) {
           throw new XrpcError(404, 'RepoNotFound', `${did} has no repo on this service`)
         }
         const { repo, records } = await takedowns.of(did)

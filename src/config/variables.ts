@@ -75,7 +75,7 @@ export const variables = {
       example: 'continuous',
     },
   ),
-  valkeyUrl: variable('STRATOS_VALKEY_URL', '', readUrl('redis:', 'rediss:', 'valkey:'), {
+  valkeyUrl: variable('STRATOS_VALKEY_URL', '', readValkey, {
     text: 'Valkey or Redis through which several services share one copy of the list.',
     shown: 'none',
     example: 'redis://127.0.0.1:6379',
@@ -191,6 +191,12 @@ function readFragment(text: string): string {
   throw new Error(
     'must be 1 to 64 letters, digits, dashes and underscores, but not atproto or stratos',
   )
+}
+
+function readValkey(text: string): string {
+  const { hostname, port, pathname } = new URL(readUrl('redis:', 'rediss:', 'valkey:')(text))
+  if (hostname !== '' && port !== '0' && /^(\/\d{0,3})?$/.test(pathname)) return text
+  throw new Error('must name a host, and after it at most the number of a database')
 }
 
 const secretCharsMin = 16

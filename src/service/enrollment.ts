@@ -16,9 +16,6 @@ import type { Outbox } from './outbox.ts'
 export interface EnrollmentRules {
   readonly serviceDid: string
   readonly publicUrl: string
-  readonly mode: 'open' | 'allowlist'
-  readonly allowedDids: readonly string[]
-  readonly allowedPds: readonly string[]
   /** Qualified boundaries of this service. */
   readonly boundaries: readonly string[]
   /** Those that new people get. */
@@ -60,19 +57,14 @@ export class Enrollments {
 
   /** The active enrollment, with those of its boundaries that the service has now. */
   async find(did: Did): Promise<Enrollment | undefined> {
-    const enrollment = await this.#store.enrollment(did)
-    if (enrollment === undefined || !enrollment.active) return undefined
-    return this.#present(enrollment)
+    const enrollment = await this.member(did)
+    return enrollment?.active === true ? enrollment : undefined
   }
 
-  /**
-   * Passes who may enroll.
-   * @throws XrpcError 403 EnrollmentDenied with `reason`
-   */
-  checkEligible(did: Did, pdsEndpoint: string): void {
-    const { mode, allowedDids, allowedPds } = this.#rules
-    if (mode === 'open' || allowedDids.includes(did) || allowedPds.includes(pdsEndpoint)) return
-    throw enrollmentDenied('NotInAllowlist', 'this service admits only accounts on its list')
+  /** The enrollment whether active or not: for the person themselves, and the operator. */
+  async member(did: Did): Promise<Enrollment | undefined> {
+    const enrollment = await this.#store.enrollment(did)
+    return enrollment === undefined ? undefined : this.#present(enrollment)
   }
 
   /**
@@ -127,7 +119,7 @@ export class Enrollments {
     }
     const boundaries = [...new Set(names)].sort()
     await this.#turns.run(did, async () => {
-      if ((await this.find(did)) === undefined) {
+      if ((await this.member(did)) === undefined) {
         throw new XrpcError(404, 'NotEnrolled', `${did} is not enrolled on this service`)
       }
       await this.#store.setBoundaries(did, boundaries)
@@ -294,16 +286,6 @@ export class Enrollments {
 
 /** After another configuration the records of everybody may be due. */
 const shownEvery = 1_000
-
-export type DenialReason =
-  | 'NotInAllowlist'
-  | 'DidNotResolved'
-  | 'PdsEndpointNotFound'
-  | 'ServiceClosed'
-
-export function enrollmentDenied(reason: DenialReason, message: string): XrpcError {
-  return new XrpcError(403, 'EnrollmentDenied', message, { fields: { reason } })
-}
 
 /** The record first, over what a departure left at its key; then what that left elsewhere. */
 function withRecord(record: OutboxEntry, left: readonly OutboxEntry[]): OutboxEntry[] {

@@ -2,6 +2,7 @@ import type { Did } from '../atproto/syntax.ts'
 import { Lru } from '../lib/lru.ts'
 import type { Budget, OutboxPlace } from './actor-outbox.ts'
 import { departureStatements, forgetDeparture, type RepoNumbers } from './departure.ts'
+import { type Admission, enforcing } from './admission.ts'
 import type { Sql, Statement } from './sql.ts'
 
 /** A person's membership, as access decisions read it. */
@@ -42,7 +43,7 @@ const insertEvent = 'insert into service_event (did, action, time) values ($1, $
 export class ServiceStore {
   readonly #sql: Sql
   /** What is known of DIDs. This process alone writes, and each write forgets what it changed. */
-  readonly #enrollments = new Lru<Did, { readonly found: Enrollment | undefined }>(knownMax)
+  #enrollments = new Lru<Did, { readonly found: Enrollment | undefined }>(knownMax)
   /** Counts writes, so that what was read before one is not kept after it. */
   #writes = 0
 
@@ -89,7 +90,7 @@ export class ServiceStore {
         { sql: markDirty, args: [did] },
         // What a departure had left to do was queued in the new outbox.
         ...forgetDeparture(did),
-        event(did, 'enroll'),
+        enrolledEvent(did),
       ])
     } finally {
       // Also when it failed: who knows what of it was stored.
@@ -103,7 +104,7 @@ export class ServiceStore {
       await this.#sql.run([
         { sql: setRecordDue, args: [did, 1], rows: 1 },
         ...replaceBoundaries(did, boundaries),
-        event(did, 'enroll'),
+        enrolledEvent(did),
       ])
     } finally {
       this.#forget(did)
@@ -128,7 +129,7 @@ export class ServiceStore {
         { sql: 'delete from enrollment where did = $1', args: [did], rows: 1 },
         { sql: deleteBoundaries, args: [did] },
         { sql: 'delete from browser_session where did = $1', args: [did] },
-        event(did, 'unenroll'),
+        { sql: insertEvent, args: [did, 'unenroll', new Date().toISOString()] },
         ...departureStatements(departure),
         { sql: markDirty, args: [did] },
       ])
@@ -192,14 +193,40 @@ export class ServiceStore {
     await this.#sql.run([{ sql: upsertMeta, args: [name, value] }])
   }
 
+  /**
+   * Makes everybody's enrollment, or that of one person, active or inactive as `admission` says.
+   * @returns how many became the one and the other
+   */
+  async enforce(admission: Admission, did?: Did): Promise<Record<'active' | 'inactive', number>> {
+    const last = 'select coalesce(max(seq), 0) as seq from service_event'
+    const [before] = await this.#sql.all<{ seq: number }>(last)
+    try {
+      await this.#sql.run(enforcing(admission, { time: new Date().toISOString(), did }))
+    } finally {
+      if (did === undefined) this.#forgetAll()
+      else this.#forget(did)
+    }
+    const counts = `select action, count(*) as people from service_event where seq > $1
+      group by action`
+    type Row = { readonly action: string; readonly people: number }
+    const rows = await this.#sql.all<Row>(counts, before?.seq ?? 0)
+    const people = (action: string) => rows.find((row) => row.action === action)?.people ?? 0
+    return { active: people('enroll'), inactive: people('unenroll') }
+  }
+
   #forget(did: Did): void {
     this.#writes += 1
     this.#enrollments.delete(did)
   }
 
-  /** People whose PDS record must be queued anew. */
+  #forgetAll(): void {
+    this.#writes += 1
+    this.#enrollments = new Lru(knownMax)
+  }
+
+  /** People whose PDS record must be queued anew; that of the inactive waits until they are not. */
   async recordsDue(): Promise<Did[]> {
-    const sql = 'select did from enrollment where "recordDue" = 1'
+    const sql = 'select did from enrollment where "recordDue" = 1 and active = 1'
     return (await this.#sql.all<{ did: Did }>(sql)).map(({ did }) => did)
   }
 
@@ -305,8 +332,9 @@ interface Remembered {
 const upsertMeta = `insert into meta (name, value) values ($1, $2)
   on conflict (name) do update set value = excluded.value`
 
-function event(did: Did, action: ServiceEvent['action']): Statement {
-  return { sql: insertEvent, args: [did, action, new Date().toISOString()], rows: 1 }
+/** Of nobody who is inactive: they are not there for others. */
+function enrolledEvent(did: Did): Statement {
+  return changeEvents('did = $1', [did, new Date().toISOString()])
 }
 
 /** A condition over `enrollment` for whoever is in one of these boundaries. */

@@ -14,7 +14,7 @@ export class AuthorizationServer implements AsyncDisposable {
   readonly tokenCalls: URLSearchParams[] = []
   readonly revoked: string[] = []
   /** Parameters that were pushed, by the `request_uri` that stands for them. */
-  readonly pushed = new Map<string, URLSearchParams>()
+  readonly #pushed = new Map<string, URLSearchParams>()
   /** Who said yes, where it is not `subject`. */
   readonly #codes = new Map<string, string | undefined>()
   readonly #refreshTokens = new Set<string>()
@@ -40,6 +40,12 @@ export class AuthorizationServer implements AsyncDisposable {
     const code = this.#secret('code')
     this.#codes.set(code, subject)
     return new URLSearchParams({ iss: this.url, state, code })
+  }
+
+  /** The state of the sign-in that a browser was sent here for. */
+  stateOf(url: string): string {
+    const uri = URL.parse(url)?.searchParams.get('request_uri') ?? ''
+    return this.#pushed.get(uri)?.get('state') ?? ''
   }
 
   /** Whether a call carries a token from here, with a proof by the key that it was given to. */
@@ -72,8 +78,8 @@ export class AuthorizationServer implements AsyncDisposable {
   }
 
   #push(params: URLSearchParams): Response {
-    const uri = `urn:ietf:params:oauth:request_uri:${this.pushed.size + 1}`
-    this.pushed.set(uri, params)
+    const uri = `urn:ietf:params:oauth:request_uri:${this.#pushed.size + 1}`
+    this.#pushed.set(uri, params)
     return Response.json({ request_uri: uri, expires_in: 60 }, { status: 201 })
   }
 

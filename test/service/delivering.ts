@@ -234,9 +234,6 @@ export const stubs: readonly Nsid[] = [collection]
 const rules: EnrollmentRules = {
   serviceDid,
   publicUrl: 'http://localhost:3100',
-  mode: 'open',
-  allowedDids: [],
-  allowedPds: [],
   boundaries: [a, b, c],
   newBoundaries: [a, c],
   publishBoundaries: true,

@@ -29,34 +29,6 @@ afterEach(async () => {
   await world[Symbol.asyncDispose]()
 })
 
-describe('an allow list', () => {
-  const listed = {
-    mode: 'allowlist',
-    allowedDids: ['did:plc:in'],
-    allowedPds: ['https://in'],
-  } as const
-
-  test('keeps out whoever is on none of its parts', () => {
-    const enrollments = made(listed)
-    const refused = () => enrollments.checkEligible(alice, 'https://in.test')
-    expect(refused).toThrow(
-      expect.objectContaining({
-        status: 403,
-        error: 'EnrollmentDenied',
-        fields: { reason: 'NotInAllowlist' },
-      }),
-    )
-    expect(() => made({ mode: 'allowlist' }).checkEligible(alice, '')).toThrow()
-  })
-
-  test('lets in a DID, and everybody on a PDS', () => {
-    const dids = made({ ...listed, allowedDids: [alice] })
-    expect(() => dids.checkEligible(alice, 'https://out')).not.toThrow()
-    expect(() => made(listed).checkEligible(alice, 'https://in')).not.toThrow()
-    expect(() => made({}).checkEligible(alice, 'https://out')).not.toThrow()
-  })
-})
-
 test('an enrollment that fails leaves nobody enrolled, and a second try succeeds', async () => {
   for (const kind of ['key', 'open']) {
     world.seams.call = (pass) => async (did, requestId, call) => {
@@ -120,6 +92,40 @@ test('boundaries that the service no longer has are neither found nor published'
   expectAttested(record, { boundaries: [a], did: alice, signingKey })
   // The row keeps them, for the day on which the operator brings the boundary back.
   expect((await made({}).find(alice))?.boundaries).toEqual([a, c])
+})
+
+describe('somebody inactive', () => {
+  beforeEach(async () => {
+    await enroll(made({}))
+    await world.quiet()
+    await world.store.enforce({ dids: [], pds: [], list: null })
+  })
+
+  test('is a member, but not found', async () => {
+    expect(await made({}).find(alice)).toBeUndefined()
+    const fewer = made({ boundaries: [a, b] })
+    expect(await fewer.member(alice)).toMatchObject({ active: false, boundaries: [a] })
+    expect(await fewer.member(newDid())).toBeUndefined()
+  })
+
+  test('is found again once they sign in again', async () => {
+    await enroll(made({}))
+    expect(await made({}).find(alice)).toMatchObject({ active: true, boundaries: [a, c] })
+  })
+
+  test('has their boundaries set, and is attested to have them once they are active', async () => {
+    expect(await made({}).setBoundaries(alice, [b], 'test')).toEqual([b])
+    expect(await made({}).member(alice)).toMatchObject({ active: false, boundaries: [b] })
+    await made({}).queueDueRecords('test')
+    await world.quiet()
+    expect(world.pds.at(alice, rkey, nsid)).toMatchObject({
+      boundaries: [{ value: a }, { value: c }],
+    })
+    await world.store.enforce('everybody')
+    await made({}).queueDueRecords('test')
+    await world.quiet()
+    expect(world.pds.at(alice, rkey, nsid)).toMatchObject({ boundaries: [{ value: b }] })
+  })
 })
 
 describe('setting boundaries', () => {

@@ -33,6 +33,13 @@ test('nothing is delivered for somebody without an enrollment row', async () => 
   expect(world.pds.written).toEqual(['put one'])
 })
 
+test('for somebody inactive delivery goes on', async () => {
+  await world.store.enforce({ dids: [], pds: [], list: null })
+  await alice.post('one')
+  await world.quiet()
+  expect(world.pds.written).toEqual(['put one'])
+})
+
 describe('when the session is lost', () => {
   test('the person waits, whatever else they write, and goes on after signing in', async () => {
     world.signedOut.add(alice.did)

@@ -45,9 +45,22 @@ create table service_event (
   time text not null
 ) strict;
 
--- The last good copy of the external list of who may enroll.
+-- What the last good copy of the external list of who may enroll is a copy of: one row, or none.
+create table allow_list_copy (
+  -- SHA-256 of the list's URI, which may hold a secret.
+  list text primary key,
+  -- SHA-256 of its text.
+  digest text not null,
+  etag text,
+  "fetchedAtMs" integer not null,
+  edition integer not null
+) strict, without rowid;
+
+-- Who is on it. A row counts from the edition `since` on, and before the edition `until`.
 create table allow_list (
-  did text primary key
+  did text primary key,
+  since integer not null,
+  until integer
 ) strict, without rowid;
 
 create index enrollment_boundary_name on enrollment_boundary (boundary);
