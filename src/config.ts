@@ -1,5 +1,6 @@
 import { variables } from './config/variables.ts'
 import type { Variable } from './lib/settings.ts'
+import { ownMetadataPaths } from './remote/oauth-client.ts'
 import { boundariesOfPersonMax, boundaryCharsMax, qualifyBoundary } from './service/boundary.ts'
 
 type Table = typeof variables
@@ -98,7 +99,7 @@ interface Conflict {
 }
 
 function conflicts(given: Values, config: Config): Conflict[] {
-  const { host, publicUrl, serviceDid, devMode, domains, autoEnroll } = variables
+  const { host, publicUrl, serviceDid, devMode, domains, autoEnroll, clientId } = variables
   const found: Conflict[] = []
   const listensOnLoopback = isLoopbackHost(config.host)
   if (given.publicUrl === '' && !listensOnLoopback) {
@@ -126,6 +127,10 @@ function conflicts(given: Values, config: Config): Conflict[] {
   if (list !== undefined) {
     found.push({ at: variables.allowListUri, why: list, because: [variables.privateNetwork] })
   }
+  if (given.clientId !== '') {
+    const why = clientIdFault(given.clientId, config.publicUrl)
+    if (why !== undefined) found.push({ at: clientId, why, because: [publicUrl, host] })
+  }
   for (const name of config.boundaries) {
     if (name.length <= boundaryCharsMax) continue
     const why = `makes ${name}, over ${boundaryCharsMax} characters`
@@ -146,6 +151,14 @@ function listFault({ allowListUri, privateNetwork }: Values): string | undefined
   if (url.username !== '' || url.password !== '') return 'must be without a user name and password'
   if (privateNetwork || (url.protocol === 'https:' && url.port === '')) return undefined
   return `must be https at its usual port unless ${variables.privateNetwork.name} is true`
+}
+
+function clientIdFault(clientId: string, service: string): string | undefined {
+  if (!service.startsWith('https:')) return `needs ${variables.publicUrl.name} to be https`
+  const { origin, pathname, search } = new URL(clientId)
+  const answered = ownMetadataPaths.some((path) => path === pathname) && search === ''
+  if (origin !== service || answered) return undefined
+  return `is at this service itself, which answers at ${ownMetadataPaths.join(' and ')} only`
 }
 
 function warningsOf(values: Values, publicUrl: string): string[] {

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { Credentials } from './api/credentials.ts'
 import { publicDocuments } from './api/documents.ts'
 import { membershipMethods } from './api/membership.ts'
+import { oauthKeyMethods } from './api/oauth-key.ts'
 import { SignIn } from './api/oauth.ts'
 import { repoMethods } from './api/repo.ts'
 import { Server } from './api/server.ts'
@@ -21,9 +22,10 @@ import { descriptorLimit, handlesWithin } from './lib/descriptors.ts'
 import { makeFolder, writeDurably } from './lib/files.ts'
 import type { Log } from './lib/log.ts'
 import { createGuardedFetch } from './remote/fetch.ts'
+import { checkHostedMetadata } from './remote/hosted-client.ts'
 import { Identities } from './remote/identity.ts'
 import { listBytesMax } from './remote/list.ts'
-import { missingScopes, scopeFor } from './remote/oauth-client.ts'
+import { isConfidential, missingScopes, scopeFor } from './remote/oauth-client.ts'
 import { OAuth } from './remote/oauth.ts'
 import { Pds } from './remote/pds.ts'
 import { digestOf, SharedList } from './remote/shared-list.ts'
@@ -33,6 +35,9 @@ import { Eligibility } from './service/eligibility.ts'
 import { Enrollments } from './service/enrollment.ts'
 import { ExternalList } from './service/external-list.ts'
 import { ListSource } from './service/list-source.ts'
+import { KeepAlive } from './service/keep-alive.ts'
+import { followMoves, Troubles } from './service/moves.ts'
+import { OauthKeys } from './service/oauth-keys.ts'
 import { Outbox } from './service/outbox.ts'
 import { Departures } from './service/departure.ts'
 import { announceChanges } from './service/reconfigure.ts'
@@ -44,6 +49,8 @@ import { finishRemovals } from './store/actor-folder.ts'
 import { DepartureStore } from './store/departure.ts'
 import { AllowList } from './store/allow-list.ts'
 import { migrateSqlite } from './store/migrate.ts'
+import { OauthKeyStore } from './store/oauth-key.ts'
+import { OauthStates } from './store/oauth-state.ts'
 import { ServiceStore } from './store/service.ts'
 import type { Sql } from './store/sql.ts'
 import { openSqlite } from './store/sqlite.ts'
@@ -83,12 +90,16 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
   finishRemovals(config.dataDir)
   await announceChanges(config, { store, log })
   const pool = await startShards({ config, rules, schemas }, around)
+  const keys = isConfidential(config.publicUrl)
+    ? await OauthKeys.open({ store: new OauthKeyStore(sql), now: Date.now, log })
+    : undefined
   const call: ShardPool['call'] = (did, requestId, ask) => pool.call(did, requestId, ask)
-  const remote = outside({ config, store }, log)
-  const base = { config, rules, schemas, key, call, ...stores, ...remote }
+  const eligibility = new Eligibility(config, { store, log, ...externalList(config, { sql, log }) })
+  const remote = outside({ config, store, keys, eligibility }, log)
+  const base = { config, rules, schemas, key, keys, call, eligibility, ...stores, ...remote }
   const members = membership(base, log)
   const server = doors({ ...base, ...members }, around)
-  await members.eligibility.start()
+  await eligibility.start()
   server.listen()
   log.info('started', {
     version: around.version,
@@ -101,7 +112,7 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
   const background = new Background({ dataDir, clean, store, ...members, log })
   return {
     stop: async () => {
-      await Promise.all([server.drain(), members.eligibility.stop()])
+      await Promise.all([server.drain(), eligibility.stop()])
       const swept = await background.stop()
       await members.outbox.stop()
       await remote.oauth.stop()
@@ -117,6 +128,7 @@ function storesOver(sql: Sql) {
     sql,
     store: new ServiceStore(sql),
     departures: new DepartureStore(sql),
+    states: new OauthStates(sql),
     takedowns: new TakedownStore(sql),
     used: new UsedTokenStore(sql),
   }
@@ -124,18 +136,21 @@ function storesOver(sql: Sql) {
 
 /** Who is in, how they join and leave, and what their PDSes are told of it. */
 function membership(base: Base, log: Log) {
-  const { config, sql, store, departures, key, call, oauth } = base
+  const { config, store, departures, key, call, oauth, identities } = base
   const pds = (did: Did) => new Pds({ did, use: (task) => oauth.use(did, task), now: Date.now })
   const ending = new Departures({ store: departures, revoke: (did) => oauth.revoke(did), log })
   const departing = { store: departures, departures: ending }
   const service = `${config.serviceDid}#${config.fragment}`
   const pointsPerHour = config.outboxPoints
-  const outbox = new Outbox({ store, departing, pointsPerHour, call, pds, service, log })
+  const troubles = new Troubles({ identities, now: Date.now, log })
+  const troubled = (did: Did) => troubles.troubled(did)
+  const outbox = new Outbox({ store, departing, pointsPerHour, call, pds, service, troubled, log })
   const enrollments = new Enrollments(config, { store, departures, call, outbox, key, log })
   const stubCollections = (scope: string) => stubbed(config, scope)
   const stubs = new StubSwitch({ mode: config.stubs, stubCollections, store, call, outbox, log })
-  const eligibility = new Eligibility(config, { store, log, ...externalList(config, { sql, log }) })
-  return { departing, outbox, enrollments, eligibility, stubCollections, stubs }
+  const refresh = (did: Did) => oauth.refresh(did)
+  const keepAlive = new KeepAlive({ store, refresh, troubled, now: Date.now, log })
+  return { departing, outbox, enrollments, stubCollections, stubs, keepAlive }
 }
 
 /** service.sqlite, migrated: the stores of this process share it. */
@@ -208,7 +223,16 @@ function actorHandles(config: Config, log: Log): number {
 }
 
 /** What speaks to other people's servers, all of it through the one guarded fetch. */
-function outside({ config, store }: { config: Config; store: ServiceStore }, log: Log) {
+function outside(
+  made: {
+    readonly config: Config
+    readonly store: ServiceStore
+    readonly keys: OauthKeys | undefined
+    readonly eligibility: Eligibility
+  },
+  log: Log,
+) {
+  const { config, store, keys, eligibility } = made
   const { privateNetwork, plcUrl, handleResolverUrl, publicUrl, clientName } = config
   const fetch = createGuardedFetch({
     allowPrivateNetwork: privateNetwork,
@@ -220,12 +244,18 @@ function outside({ config, store }: { config: Config; store: ServiceStore }, log
     plcUrl,
     fetch,
     now: Date.now,
+    onResolved: followMoves({ store, moved: (did) => eligibility.enforce(did), log }),
     ...(handleResolverUrl === '' ? {} : { handleResolverUrl }),
   })
   const oauth = new OAuth({
     publicUrl,
     clientName,
+    clientId: config.clientId,
+    logoUri: config.clientLogoUri,
+    tosUri: config.clientTosUri,
+    policyUri: config.clientPolicyUri,
     scope: scopeFor(publicCollections),
+    keys,
     fetch,
     identities,
     allowHttp: privateNetwork,
@@ -236,6 +266,7 @@ function outside({ config, store }: { config: Config; store: ServiceStore }, log
     },
     log,
   })
+  if (config.clientId !== '') void checkHostedMetadata(oauth.clientMetadata, { fetch, log })
   return { identities, oauth }
 }
 
@@ -260,6 +291,9 @@ interface Base extends ReturnType<typeof storesOver>, ReturnType<typeof outside>
   readonly rules: WriteRules
   readonly schemas: Schemas
   readonly key: ServiceKey
+  /** Of a confidential client. */
+  readonly keys: OauthKeys | undefined
+  readonly eligibility: Eligibility
   readonly call: ShardPool['call']
 }
 
@@ -281,11 +315,14 @@ function doors(parts: Parts, { log, version }: Surroundings): Server {
     ...repoMethods({ ...parts, wantsStubs: config.stubs === 'full' }),
     ...membershipMethods({ ...parts, boundaries: config.boundaries }),
     ...syncMethods(parts),
+    ...oauthKeyMethods(parts),
     ...takedownMethods({ ...parts, log }),
   })
   const xrpc = new Xrpc({ methods, schemas, credentials, log, checkOutput: config.devMode })
   const signIn = new SignIn({ ...parts, scope: scopeFor(publicCollections), log })
-  const documents = publicDocuments({ ...parts, clientMetadata: oauth.clientMetadata })
+  const clientKeys = () => parts.keys?.current.published ?? { keys: [] }
+  const { clientMetadata } = oauth
+  const documents = publicDocuments({ ...parts, clientMetadata, clientKeys })
   const components = () => ({ outbox: parts.outbox.counts(), stubs: parts.stubs.progress() })
   return new Server({ config, version, xrpc, signIn, documents, components, log })
 }

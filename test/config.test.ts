@@ -3,6 +3,14 @@ import { existsSync, readFileSync } from 'node:fs'
 
 import { ConfigError, describeVariables, readConfig } from '../src/config.ts'
 
+const badPages = [
+  '',
+  'logo.png',
+  'http://www.example.com/logo.png',
+  'https://someone:secret@www.example.com/logo.png',
+  'javascript:alert(1)',
+]
+
 /** For each variable, what it must refuse; a list of them, so that none is forgotten. */
 const badValues: Record<string, readonly string[]> = {
   STRATOS_HOST: ['', ' '],
@@ -70,6 +78,20 @@ const badValues: Record<string, readonly string[]> = {
   STRATOS_OUTBOX_POINTS_PER_HOUR: ['', '0', '9', '1000001', 'many'],
   STRATOS_MOD_SERVICE_DID: ['', 'mod.example.com', 'did:web:'],
   STRATOS_OAUTH_CLIENT_NAME: [''],
+  STRATOS_OAUTH_LOGO_URI: badPages,
+  STRATOS_OAUTH_TOS_URI: badPages,
+  STRATOS_OAUTH_POLICY_URI: badPages,
+  STRATOS_OAUTH_CLIENT_ID: [
+    ...badPages,
+    'https://www.example.com',
+    'https://www.example.com/',
+    'https://www.example.com/oauth/',
+    'https://www.example.com/a/../client.json',
+    'https://www.example.com/client.json#client',
+    'https://192.0.2.1/client.json',
+    'https://[2001:db8::1]/client.json',
+    'https://localhost/client.json',
+  ],
   STRATOS_OPERATOR_CONTACT: [''],
   STORAGE_BACKEND: ['', 'mysql', 'SQLITE'],
   LOG_LEVEL: ['', 'verbose', 'INFO', 'trace'],
@@ -103,6 +125,7 @@ describe('a bad value is one line with name, fault and example, of', () => {
       const beside: Record<string, Record<string, string>> = {
         STRATOS_HOST: { STRATOS_PUBLIC_URL: 'https://stratos.example.com' },
         STRATOS_AUTO_ENROLL_DOMAINS: { STRATOS_ALLOWED_DOMAINS: example },
+        STRATOS_OAUTH_CLIENT_ID: { STRATOS_PUBLIC_URL: 'https://stratos.example.com' },
       }
       expect(problemsOf({ ...beside[name], [name]: example })).toEqual([])
     },
@@ -168,6 +191,16 @@ describe('the start is refused', () => {
       'in development mode with a public URL',
       { STRATOS_DEV_MODE: '1', STRATOS_PUBLIC_URL: url },
       'STRATOS_DEV_MODE',
+    ],
+    [
+      'with client metadata elsewhere and no https URL',
+      { STRATOS_OAUTH_CLIENT_ID: 'https://www.example.com/client.json' },
+      'STRATOS_OAUTH_CLIENT_ID',
+    ],
+    [
+      'with client metadata at an address that this service does not answer',
+      { STRATOS_PUBLIC_URL: url, STRATOS_OAUTH_CLIENT_ID: `${url}/client.json` },
+      'STRATOS_OAUTH_CLIENT_ID',
     ],
     [
       'with new people in a boundary that is none',

@@ -1,6 +1,7 @@
 import { multibaseOfDidKey, type ServiceKey } from '../atproto/keys.ts'
 import type { Config } from '../config.ts'
-import type { ClientMetadata } from '../remote/oauth-client.ts'
+import type { PublishedKeys } from '../remote/client-keys.ts'
+import { type ClientMetadata, jwksPath, ownMetadataPaths } from '../remote/oauth-client.ts'
 import { json } from './reply.ts'
 
 /** Documents that anybody may read and keep for a while, by path. @see protocol.md, section 2 */
@@ -8,13 +9,16 @@ export function publicDocuments(parts: {
   readonly config: Pick<Config, 'serviceDid' | 'fragment' | 'publicUrl'>
   readonly key: ServiceKey
   readonly clientMetadata: ClientMetadata
+  /** Of this moment; none for a client without keys. */
+  readonly clientKeys: () => PublishedKeys
 }): Record<string, () => Response> {
   const didDocument = didDocumentOf(parts)
   const metadata = () => json(parts.clientMetadata, publicHeaders)
   return {
     '/.well-known/did.json': () => json(didDocument, publicHeaders),
-    '/client-metadata.json': metadata,
-    '/.well-known/oauth-client-metadata.json': metadata,
+    ...Object.fromEntries(ownMetadataPaths.map((path) => [path, metadata])),
+    // A copy between us and a PDS could be older than a key that is in use by now.
+    [jwksPath]: () => json(parts.clientKeys(), { ...publicHeaders, 'cache-control': 'no-cache' }),
     '/robots.txt': () =>
       new Response('User-agent: *\nDisallow: /\n', {
         headers: { 'content-type': 'text/plain; charset=utf-8', ...publicHeaders },

@@ -21,7 +21,7 @@ import {
 import { enrollmentCollection } from '../service/collections.ts'
 import { type Eligibility, enrollmentDenied } from '../service/eligibility.ts'
 import type { Enrollments } from '../service/enrollment.ts'
-import { oauthStateMaxMs, type ServiceStore } from '../store/service.ts'
+import { type OauthStates, oauthStateMaxMs } from '../store/oauth-state.ts'
 import { messagePage, wantsPage } from './page.ts'
 import { json, privateHeaders, refusalBody, refusalOf } from './reply.ts'
 
@@ -31,7 +31,7 @@ interface Parts {
   readonly identities: Identities
   readonly eligibility: Eligibility
   readonly enrollments: Enrollments
-  readonly store: ServiceStore
+  readonly states: OauthStates
   /** What is asked of the PDS. */
   readonly scope: string
   readonly log: Log
@@ -72,16 +72,16 @@ export class SignIn {
       const identifier = identifierOf(visit.url.searchParams)
       await this.#checkPressure(visit.address)
       const secret = randomBytes(32).toString('base64url')
-      const { oauth, store } = this.#parts
+      const { oauth, states } = this.#parts
       const target = await oauth.authorize(identifier, async (state, saved) => {
         const started: StartedSignIn = { saved, redirectUri, browser: digest(secret) }
         key = state
         const value = JSON.stringify(started)
-        await store.saveOauthState({ key, value, address: visit.address, nowMs: Date.now() })
+        await states.save({ key, value, address: visit.address, nowMs: Date.now() })
       })
       return redirect(target.href, { 'set-cookie': this.#cookie(secret, oauthStateMaxMs / 1000) })
     } catch (error) {
-      if (key !== undefined) await this.#parts.store.takeOauthState(key)
+      if (key !== undefined) await this.#parts.states.take(key)
       return this.#refuse(signInRefusal(error), visit)
     }
   }
@@ -143,13 +143,13 @@ export class SignIn {
 
   /** The started sign-in, for good, and only to the browser that started it. */
   async #take(state: string, secret: string | undefined): Promise<StartedSignIn | undefined> {
-    const { store } = this.#parts
-    const text = await store.oauthState(state, Date.now())
+    const { states } = this.#parts
+    const text = await states.find(state, Date.now())
     if (text === undefined || secret === undefined) return undefined
     const started: StartedSignIn = JSON.parse(text)
     const given = Buffer.from(digest(secret))
     if (!timingSafeEqual(given, Buffer.from(started.browser))) return undefined
-    return (await store.takeOauthState(state)) ? started : undefined
+    return (await states.take(state)) ? started : undefined
   }
 
   #welcome(did: Did, { visit, back }: { visit: Visit; back: string | null }): Response {
@@ -215,7 +215,7 @@ export class SignIn {
       })
     }
     this.#started.add(address, nowMs)
-    const { all, ofAddress } = await this.#parts.store.oauthStates(address, nowMs)
+    const { all, ofAddress } = await this.#parts.states.count(address, nowMs)
     if (all >= startedMax || ofAddress >= startedOfAddressMax) {
       throw overloaded('too many sign-ins are under way, try again in some minutes')
     }

@@ -1,3 +1,4 @@
+import { isIP } from 'node:net'
 import { KeyError, ServiceKey } from '../atproto/keys.ts'
 import { isDid } from '../atproto/syntax.ts'
 import {
@@ -9,6 +10,7 @@ import {
   readOrigin,
   readText,
   readUrl,
+  readWebUrl,
   variable,
 } from '../lib/settings.ts'
 
@@ -153,6 +155,26 @@ export const variables = {
     text: 'Name that the PDS shows when it asks a person for consent.',
     example: 'Our community',
   }),
+  clientLogoUri: variable('STRATOS_OAUTH_LOGO_URI', '', readWebUrl, {
+    text: 'Logo of this service for the consent page of a PDS.',
+    shown: 'none',
+    example: 'https://stratos.example.com/logo.png',
+  }),
+  clientTosUri: variable('STRATOS_OAUTH_TOS_URI', '', readWebUrl, {
+    text: 'Terms of service of this service, for the consent page of a PDS.',
+    shown: 'none',
+    example: 'https://stratos.example.com/terms',
+  }),
+  clientPolicyUri: variable('STRATOS_OAUTH_POLICY_URI', '', readWebUrl, {
+    text: 'Privacy policy of this service, for the consent page of a PDS.',
+    shown: 'none',
+    example: 'https://stratos.example.com/privacy',
+  }),
+  clientId: variable('STRATOS_OAUTH_CLIENT_ID', '', readClientId, {
+    text: 'Where a copy of what /client-metadata.json answers is hosted, if PDSes shall read that.',
+    shown: '{public URL}/client-metadata.json',
+    example: 'https://www.example.com/stratos/client-metadata.json',
+  }),
   operatorContact: variable('STRATOS_OPERATOR_CONTACT', '', readText, {
     text: 'How people reach the operator, shown on the page.',
     shown: 'none',
@@ -197,6 +219,16 @@ function readValkey(text: string): string {
   const { hostname, port, pathname } = new URL(readUrl('redis:', 'rediss:', 'valkey:')(text))
   if (hostname !== '' && port !== '0' && /^(\/\d{0,3})?$/.test(pathname)) return text
   throw new Error('must name a host, and after it at most the number of a database')
+}
+
+/** @see https://atproto.com/specs/oauth#clients */
+function readClientId(text: string): string {
+  const id = readWebUrl(text)
+  const { hostname, pathname, hash } = new URL(id)
+  const isFile = !pathname.endsWith('/') && hash === ''
+  const isName = isIP(hostname.replace(/^\[|\]$/g, '')) === 0 && hostname.includes('.')
+  if (id === text && isFile && isName) return id
+  throw new Error('must be the plain address of a file at a domain name, with its path')
 }
 
 const secretCharsMin = 16

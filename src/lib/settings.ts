@@ -76,6 +76,14 @@ export function readUrl(...schemes: readonly string[]): (text: string) => string
   }
 }
 
+/** A page or file on the web that anybody may be sent to. */
+export function readWebUrl(text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined
+  if (url?.protocol === 'https:' && url.username === '' && url.password === '') return url.href
+  const fault = 'must be a URL that starts with https://, without a user name'
+  throw new Error(text.includes('@') ? fault : `${fault}, not ${JSON.stringify(text)}`)
+}
+
 export function readNetwork(text: string): string {
   const [address = '', bits = ''] = text.split('/')
   const most = { 0: -1, 4: 32, 6: 128 }[isIP(address)] ?? -1

@@ -32,6 +32,8 @@ export interface IdentitiesOptions extends Omit<HandleSources, 'fetch'> {
   /** The guarded one: DIDs and handles name hosts that strangers choose. */
   readonly fetch: Fetch
   readonly now: () => number
+  /** Learns of every document that was read, and where it says that the account lives. */
+  readonly onResolved?: (did: Did, pdsEndpoint: string) => void
 }
 
 /** With `fresh`, a document at most one minute old, or the error that stood in its way. */
@@ -92,6 +94,13 @@ export class Identities {
     return pdsEndpoint
   }
 
+  /** The origin of the account's PDS as it was last seen, within the hour; never looks it up. */
+  remembered(did: Did): string | undefined {
+    const known = this.#known.get(did)
+    const recent = known !== undefined && this.#options.now() - known.resolvedAt < staleMs
+    return recent ? known.identity?.pdsEndpoint : undefined
+  }
+
   /**
    * The handle that the document claims. Whether the handle agrees is `resolveHandle`'s business.
    * @throws DidNotResolved
@@ -125,6 +134,9 @@ export class Identities {
       const outcome = await this.#resolve(did)
       const next = merge(this.#known.get(did), outcome, { fresh, startedAt })
       this.#known.set(did, next)
+      if (typeof outcome !== 'string' && outcome.pdsEndpoint !== undefined) {
+        this.#options.onResolved?.(did, outcome.pdsEndpoint)
+      }
       return next
     })
     if (asked !== undefined) return this.#answer(did, asked, fresh)

@@ -12,17 +12,20 @@ import { Turns } from '../lib/turns.ts'
 import { type Did, type Handle, isDid, isHandle } from '../atproto/syntax.ts'
 import type { Fetch } from './fetch.ts'
 import type { Identities } from './identity.ts'
-import { type ClientMetadata, clientMetadataOf } from './oauth-client.ts'
+import type { ClientKeys } from './client-keys.ts'
+import { type ClientDescription, type ClientMetadata, clientMetadataOf } from './oauth-client.ts'
 import {
   HandleNotResolved,
   OAuthCallbackRejected,
   OAuthDenied,
   OAuthUnavailable,
+  SessionLost,
   StoreFailed,
   authorizeFailure,
   callbackFailure,
   sessionFailure,
 } from './oauth-errors.ts'
+import { parseSession, parseState, Slot } from './oauth-saved.ts'
 import { type SessionStore, Sessions } from './sessions.ts'
 
 /** A sign-in that succeeded at the PDS and does not count here yet. */
@@ -43,16 +46,14 @@ export interface PendingSession {
   discard(): Promise<void>
 }
 
-export interface OAuthOptions {
-  readonly publicUrl: string
-  readonly clientName: string
-  /** As `scopeFor` gives it. */
-  readonly scope: string
+export interface OAuthOptions extends ClientDescription {
   readonly fetch: Fetch
   readonly identities: Identities
   /** Admits authorization servers on plain http. */
   readonly allowHttp: boolean
   readonly sessions: SessionStore
+  /** The keys of this moment, for a service with an https URL. */
+  readonly keys?: { readonly current: ClientKeys } | undefined
   readonly log?: Log
 }
 
@@ -75,14 +76,15 @@ export class OAuth {
   /** The library's own locks, which it takes within a use. */
   readonly #locks = new Turns<string>()
   readonly #sessions: Sessions
-  readonly #kept: NodeOAuthClient
+  #kept: Kept | undefined
 
   /** @throws Error for a public URL that no PDS would take */
   constructor(options: OAuthOptions) {
     this.#options = options
     this.#sessions = new Sessions(options.sessions, options.log)
     this.clientMetadata = clientMetadataOf(options)
-    this.#kept = this.#client({ states: new Slot(), sessions: this.#durable() })
+    // What no PDS would take is refused here, at the start, and not at the first sign-in.
+    this.#keptClient()
   }
 
   /**
@@ -141,15 +143,34 @@ export class OAuth {
   }
 
   /**
-   * Runs a task with the session of an account, refreshed when it is due. No other use of it runs
-   * meanwhile; the session is not to be used after the task.
+   * Runs a task with the session of an account, refreshed when it is due, or when the account has
+   * moved. No other use of it runs meanwhile; the session is not to be used after the task.
    * @throws SessionLost, OAuthUnavailable, and whatever the task throws
    */
   async use<Result>(did: Did, task: (session: OAuthSession) => Promise<Result>): Promise<Result> {
-    const running = this.#uses.run(did, async () => {
-      const session = await mapped(did, () => this.#kept.restore(did))
+    return await this.#inTurn(did, async () => {
+      const session = await this.#unlessLost(did, async (client) =>
+        client.restore(did, await this.#when(did, client)),
+      )
       return await task(session)
     })
+  }
+
+  /**
+   * Refreshes a session that may not be due, so that its refresh token lives on.
+   * @throws SessionLost, OAuthUnavailable
+   */
+  async refresh(did: Did): Promise<void> {
+    await this.#inTurn(did, () =>
+      this.#unlessLost(did, async (client) => {
+        await this.#when(did, client)
+        await client.restore(did, true)
+      }),
+    )
+  }
+
+  async #inTurn<Result>(did: Did, task: () => Promise<Result>): Promise<Result> {
+    const running = this.#uses.run(did, task)
     this.#running.add(running)
     try {
       return await running
@@ -163,7 +184,7 @@ export class OAuth {
    * @throws OAuthUnavailable when only the first was done
    */
   async revoke(did: Did): Promise<void> {
-    await this.#uses.run(did, () => mapped(did, () => this.#kept.revoke(did)))
+    await this.#uses.run(did, () => mapped(did, () => this.#keptClient().revoke(did)))
   }
 
   /**
@@ -206,13 +227,62 @@ export class OAuth {
     }
   }
 
+  /** Whose session is lost has none in the store: who is enrolled and has none has lost it. */
+  async #unlessLost<T>(did: Did, use: (client: NodeOAuthClient) => Promise<T>): Promise<T> {
+    try {
+      return await mapped(did, () => use(this.#keptClient()))
+    } catch (error) {
+      if (error instanceof SessionLost) await guarded(() => this.#sessions.delete(did))
+      throw error
+    }
+  }
+
+  /**
+   * Whether a session has to be refreshed for a reason that the library does not look at: it is for
+   * another PDS than the account's, as far as we know that. The library notices only when the token
+   * expires, and never when the old PDS is gone.
+   * @throws SessionLost when a refresh cannot help
+   */
+  async #when(did: Did, client: NodeOAuthClient): Promise<true | 'auto'> {
+    const session = await this.#saved(did)
+    if (session === undefined) return 'auto'
+    const { tokenSet, authMethod } = session
+    // Of a time when this service had another kind of client, and another client id.
+    const { token_endpoint_auth_method: method } = this.clientMetadata
+    if (authMethod.method !== method) return await this.#giveUp(did, client)
+    const pdsEndpoint = this.#options.identities.remembered(did)
+    if (pdsEndpoint === undefined || pdsEndpoint === URL.parse(tokenSet.aud)?.origin) return 'auto'
+    const { metadata } = await client.oauthResolver.resolveFromIdentity(did, { noCache: true })
+    return metadata.issuer === tokenSet.iss ? true : await this.#giveUp(did, client)
+  }
+
+  async #giveUp(did: Did, client: NodeOAuthClient): Promise<never> {
+    try {
+      await mapped(did, () => client.revoke(did))
+    } catch (error) {
+      this.#options.log?.warn('lost session not revoked', { did, error })
+    }
+    throw new SessionLost(did)
+  }
+
+  /** The client of kept sessions, another one once the keys have changed. */
+  #keptClient(): NodeOAuthClient {
+    const keys = this.#options.keys?.current
+    if (this.#kept === undefined || this.#kept.keys !== keys) {
+      const client = this.#client({ states: new Slot(), sessions: this.#durable() })
+      this.#kept = { keys, client }
+    }
+    return this.#kept.client
+  }
+
   #client(stores: {
     readonly states: NodeOAuthClientOptions['stateStore']
     readonly sessions: NodeOAuthClientOptions['sessionStore']
   }): NodeOAuthClient {
-    const { fetch, identities, allowHttp } = this.#options
+    const { fetch, identities, allowHttp, keys } = this.#options
     return new NodeOAuthClient({
       clientMetadata: this.clientMetadata,
+      ...(keys === undefined ? {} : { keyset: keys.current.keyset }),
       stateStore: stores.states,
       sessionStore: stores.sessions,
       requestLock: (name, task) => this.#locks.run(name, async () => task()),
@@ -227,42 +297,29 @@ export class OAuth {
     })
   }
 
+  #saved(did: Did): Promise<NodeSavedSession | undefined> {
+    return guarded(async () => {
+      const saved = await this.#sessions.get(did)
+      return saved === undefined ? undefined : parseSession(saved)
+    })
+  }
+
   #durable(): NodeOAuthClientOptions['sessionStore'] {
     return {
-      get: (did) =>
-        guarded(async () => {
-          const saved = await this.#sessions.get(checkedDid(did))
-          return saved === undefined ? undefined : parseSession(saved)
-        }),
+      get: (did) => this.#saved(checkedDid(did)),
       set: (did, session) => this.#sessions.set(checkedDid(did), JSON.stringify(session)),
       del: (did) => guarded(() => this.#sessions.delete(checkedDid(did))),
     }
   }
 }
 
+interface Kept {
+  readonly keys: ClientKeys | undefined
+  readonly client: NodeOAuthClient
+}
+
 /** As long as one exchange with a PDS may take. */
 const stopMsMax = 10_000
-
-/** Holds one value, in memory, under whatever key. */
-class Slot<Value> {
-  value: Value | undefined
-
-  constructor(value?: Value) {
-    this.value = value
-  }
-
-  async get(): Promise<Value | undefined> {
-    return this.value
-  }
-
-  async set(_key: string, value: Value): Promise<void> {
-    this.value = value
-  }
-
-  async del(): Promise<void> {
-    this.value = undefined
-  }
-}
 
 async function guarded<T>(use: () => Promise<T>): Promise<T> {
   try {
@@ -303,32 +360,4 @@ async function resolved(identities: Identities, handle: string): Promise<Did> {
 function checkedDid(sub: string): Did {
   assert(isDid(sub), 'a session is of a DID')
   return sub
-}
-
-function parseState(saved: string): NodeSavedState {
-  const state = jsonOf(saved)
-  assert(hasKeys(state, ['iss', 'dpopJwk', 'verifier']), 'a saved state is one that we saved')
-  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- ours, as far as it shows
-  return state as NodeSavedState
-}
-
-function parseSession(saved: string): NodeSavedSession {
-  const session = jsonOf(saved)
-  assert(hasKeys(session, ['dpopJwk', 'tokenSet']), 'a saved session is one that we saved')
-  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- ours, as far as it shows
-  return session as NodeSavedSession
-}
-
-/** Undefined for what is no JSON: the error of the parser would quote it. */
-function jsonOf(text: string): unknown {
-  try {
-    const value: unknown = JSON.parse(text)
-    return value
-  } catch {
-    return undefined
-  }
-}
-
-function hasKeys(value: unknown, keys: readonly string[]): boolean {
-  return typeof value === 'object' && value !== null && keys.every((key) => key in value)
 }

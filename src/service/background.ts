@@ -3,6 +3,7 @@ import type { DepartureStore } from '../store/departure.ts'
 import type { ServiceStore } from '../store/service.ts'
 import type { Departures } from './departure.ts'
 import type { Enrollments } from './enrollment.ts'
+import type { KeepAlive } from './keep-alive.ts'
 import type { Outbox } from './outbox.ts'
 import type { StubSwitch } from './stub-switch.ts'
 import { sweepAbandoned } from './sweep.ts'
@@ -15,6 +16,7 @@ interface Parts {
   readonly departing: { readonly store: DepartureStore; readonly departures: Departures }
   readonly outbox: Outbox
   readonly enrollments: Enrollments
+  readonly keepAlive: KeepAlive
   readonly stubs: StubSwitch
   readonly log: Log
 }
@@ -33,12 +35,14 @@ export class Background {
     this.#timer = setInterval(() => {
       this.#due ??= this.#doDue().finally(() => (this.#due = undefined))
     }, dueEveryMs)
+    parts.keepAlive.start()
   }
 
   /** Ends early what runs; says whether the outboxes need no sweep at the next start. */
   async stop(): Promise<'swept' | 'unswept'> {
     this.#stopped = true
     clearInterval(this.#timer)
+    this.#parts.keepAlive.stop()
     await this.#due
     return await this.#started
   }

@@ -31,6 +31,7 @@ interface Job {
   /** The person's public repo. */
   readonly pds: Pds
   readonly service: string
+  readonly troubled: ((did: Did) => void) | undefined
   readonly log: Log
   readonly stopped: () => boolean
   /** A row was dealt with, for the counters. */
@@ -95,6 +96,7 @@ async function deliverRow(job: Job, row: OutboxRow, purse: Purse): Promise<'deli
     log.debug('outbox.delivered', { did, collection, rkey })
     return 'delivered'
   } catch (error) {
+    if (!(error instanceof Occupied)) job.troubled?.(did)
     if (error instanceof SessionLost) return { kind: 'session-lost' }
     if (error instanceof PdsUnavailable) {
       const { attempts: attempt } = row

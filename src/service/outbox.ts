@@ -32,6 +32,8 @@ export interface OutboxParts {
   readonly pointsPerHour: number
   /** What stubs name as their service, `{serviceDid}#{fragment}`. */
   readonly service: string
+  /** Hears of people whose PDS refused or could not be used. */
+  readonly troubled?: (did: Did) => void
   readonly log: Log
 }
 
@@ -225,11 +227,12 @@ export class Outbox {
   }
 
   async #deliverFrom(did: Did, source: OutboxSource): Promise<Delivery> {
-    const { pds, service, log } = this.#parts
+    const { pds, service, troubled, log } = this.#parts
     const stopped = () => this.#stopped
     const count = (outcome: RowOutcome['kind']) => void (this.#counters[outcome] += 1)
     const spending = this.#spending
-    return await deliver({ did, source, spending, pds: pds(did), service, log, stopped, count })
+    const about = { did, source, spending, pds: pds(did), service, troubled, log }
+    return await deliver({ ...about, stopped, count })
   }
 
   async #clear(did: Did, actor: Actor): Promise<void> {

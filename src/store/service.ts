@@ -36,6 +36,9 @@ const deleteBoundaries = 'delete from enrollment_boundary where did = $1'
 const upsertSession = `insert into oauth_session (did, value, "updatedAt") values ($1, $2, $3)
   on conflict (did) do update set value = excluded.value, "updatedAt" = excluded."updatedAt"`
 const markDirty = 'insert into outbox_dirty (did) values ($1) on conflict (did) do nothing'
+const moveAccount = 'update enrollment set "pdsEndpoint" = $2 where did = $1'
+const selectIdle = `select did, "updatedAt" from oauth_session
+  where "updatedAt" < $1 and ("updatedAt", did) > ($2, $3) order by "updatedAt", did limit $4`
 const setRecordDue = 'update enrollment set "recordDue" = $2 where did = $1'
 const insertEvent = 'insert into service_event (did, action, time) values ($1, $2, $3)'
 
@@ -109,6 +112,18 @@ export class ServiceStore {
     } finally {
       this.#forget(did)
     }
+  }
+
+  /** Notes where somebody's account lives now; where it did before, if that is a change. */
+  async movedTo(did: Did, pdsEndpoint: string): Promise<string | undefined> {
+    const before = (await this.enrollment(did))?.pdsEndpoint
+    if (before === undefined || before === pdsEndpoint) return undefined
+    try {
+      await this.#sql.run([{ sql: moveAccount, args: [did, pdsEndpoint] }])
+    } finally {
+      this.#forget(did)
+    }
+    return before
   }
 
   /**
@@ -259,39 +274,14 @@ export class ServiceStore {
     await this.#sql.run([{ sql: 'delete from oauth_session where did = $1', args: [did] }])
   }
 
-  /** Keeps the state of a sign-in that was started, and forgets those that are too old. */
-  async saveOauthState(state: OauthState): Promise<void> {
-    const { key, value, address, nowMs } = state
-    await this.#sql.run([
-      { sql: 'delete from oauth_state where "createdAtMs" < $1', args: [nowMs - oauthStateMaxMs] },
-      {
-        sql: 'insert into oauth_state (key, value, address, "createdAtMs") values ($1, $2, $3, $4)',
-        args: [key, value, address, nowMs],
-      },
-    ])
-  }
-
-  /** Sign-ins that have not come back yet. */
-  async oauthStates(
-    address: string,
-    nowMs: number,
-  ): Promise<{ readonly all: number; readonly ofAddress: number }> {
-    const sql = `select (select count(*) from oauth_state where "createdAtMs" >= $1) as "all",
-      (select count(*) from oauth_state where address = $2 and "createdAtMs" >= $1) as "ofAddress"`
-    type Row = { readonly all: number; readonly ofAddress: number }
-    const [row] = await this.#sql.all<Row>(sql, nowMs - oauthStateMaxMs, address)
-    return row ?? { all: 0, ofAddress: 0 }
-  }
-
-  async oauthState(key: string, nowMs: number): Promise<string | undefined> {
-    const sql = 'select value from oauth_state where key = $1 and "createdAtMs" >= $2'
-    return (await this.#sql.all<{ value: string }>(sql, key, nowMs - oauthStateMaxMs))[0]?.value
-  }
-
-  /** Takes a state for good: of two callbacks with the same state only one gets `true`. */
-  async takeOauthState(key: string): Promise<boolean> {
-    const sql = 'delete from oauth_state where key = $1 returning key'
-    return (await this.#sql.all(sql, key)).length === 1
+  /** Sessions that were last stored before a time, oldest first, from `after` on. */
+  async idleSessions(asked: {
+    readonly before: string
+    readonly after: IdleSession | undefined
+    readonly limit: number
+  }): Promise<IdleSession[]> {
+    const { before, after, limit } = asked
+    return await this.#sql.all(selectIdle, before, after?.updatedAt ?? '', after?.did ?? '', limit)
   }
 
   /** Whether the last process ended in order; from now on it counts as not. */
@@ -356,16 +346,10 @@ type EnrollmentRow = Omit<Enrollment, 'did' | 'active' | 'boundaries'> & {
   readonly boundary: string | null
 }
 
-export interface OauthState {
-  readonly key: string
-  readonly value: string
-  /** Of whoever began, for limits. */
-  readonly address: string
-  readonly nowMs: number
+export interface IdleSession {
+  readonly did: Did
+  readonly updatedAt: string
 }
-
-/** A sign-in must come back within this time. */
-export const oauthStateMaxMs = 10 * 60_000
 
 function replaceBoundaries(did: Did, boundaries: readonly string[]): Statement[] {
   return [

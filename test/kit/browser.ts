@@ -6,25 +6,46 @@ export interface Visit {
   readonly body?: unknown
 }
 
+/** Names of the web that a test has made. */
+export interface Web {
+  /** How to get there; undefined for what any resolver finds. */
+  find(url: URL):
+    | {
+        readonly url: URL
+        readonly headers: Readonly<Record<string, string>>
+        readonly tls: { readonly ca: string; readonly serverName: string }
+      }
+    | undefined
+}
+
 /**
  * One person's browser, as far as a sign-in needs one: it keeps cookies, by host name as real
  * ones do (ports share them), and follows a redirect only when told to.
  */
 export class Browser {
   readonly #cookies = new Map<string, Map<string, string>>()
+  readonly #web: Web | undefined
+
+  /** @param web where it finds names that no resolver knows */
+  constructor(web?: Web) {
+    this.#web = web
+  }
 
   async visit(url: string | URL, visit: Visit = {}): Promise<Response> {
     const { hostname } = new URL(url)
+    const found = this.#web?.find(new URL(url))
     const cookie = this.cookieHeader(hostname)
     const isPost = visit.body !== undefined
-    const response = await fetch(url, {
+    const response = await fetch(found?.url ?? url, {
       method: isPost ? 'POST' : 'GET',
       redirect: 'manual',
       headers: {
         ...(isPost ? { 'content-type': 'application/json' } : navigation),
         ...(cookie === '' ? {} : { cookie }),
+        ...found?.headers,
         ...visit.headers,
       },
+      ...(found === undefined ? {} : { tls: found.tls }),
       ...(isPost ? { body: JSON.stringify(visit.body) } : {}),
       signal: AbortSignal.timeout(requestMs),
     })

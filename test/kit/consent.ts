@@ -1,4 +1,4 @@
-import { type Browser, redirectOf } from './browser.ts'
+import { Browser, redirectOf, type Visit } from './browser.ts'
 import type { Account } from './network.ts'
 import { fieldsOf, isFields, textOf } from './xrpc.ts'
 
@@ -32,6 +32,22 @@ export async function decide(
   return callback
 }
 
+/** What a person does on the account page of their PDS to end all sessions of apps. */
+export async function withdrawConsent(account: Account): Promise<void> {
+  const browser = new Browser()
+  const page = new URL('/account', account.pdsUrl)
+  await (await browser.visit(page)).body?.cancel()
+  const provider = new Provider(browser, page)
+  const { handle: username, password, did } = account
+  await provider.post('sign-in', { locale: 'en', username, password, remember: true })
+  const sessions: unknown = await provider.get('oauth-sessions', { did })
+  if (!Array.isArray(sessions) || sessions.length === 0) throw new Error('no app has a session')
+  for (const session of sessions) {
+    const tokenId = textOf(fieldsOf({ session }, 'session'), 'tokenId')
+    await provider.post('revoke-oauth-session', { did, tokenId })
+  }
+}
+
 async function approve(provider: Provider, account: Account) {
   const signIn = await provider.post('sign-in', {
     locale: 'en',
@@ -54,22 +70,32 @@ class Provider {
   }
 
   async post(action: string, body: unknown, bearer?: string) {
-    const response = await this.#browser.visit(
-      new URL(`/@atproto/oauth-provider/~api/${action}`, this.#page),
-      {
-        body,
-        headers: {
-          origin: this.#page.origin,
-          referer: this.#page.href,
-          'sec-fetch-mode': 'same-origin',
-          'sec-fetch-site': 'same-origin',
-          'x-csrf-token': this.#browser.cookie(this.#page.hostname, 'csrf-token') ?? '',
-          ...(bearer === undefined ? {} : { authorization: `Bearer ${bearer}` }),
-        },
+    const authorization = bearer === undefined ? {} : { authorization: `Bearer ${bearer}` }
+    const answer = await this.#call(action, { body, headers: authorization })
+    if (isFields(answer)) return answer
+    throw new Error(`${action} answered ${JSON.stringify(answer)}`)
+  }
+
+  get(action: string, params: Readonly<Record<string, string>>): Promise<unknown> {
+    return this.#call(`${action}?${new URLSearchParams(params).toString()}`, {})
+  }
+
+  async #call(action: string, visit: Visit): Promise<unknown> {
+    const url = new URL(`/@atproto/oauth-provider/~api/${action}`, this.#page)
+    const response = await this.#browser.visit(url, {
+      ...visit,
+      headers: {
+        origin: this.#page.origin,
+        referer: this.#page.href,
+        'sec-fetch-dest': 'empty',
+        'sec-fetch-mode': 'same-origin',
+        'sec-fetch-site': 'same-origin',
+        'x-csrf-token': this.#browser.cookie(this.#page.hostname, 'csrf-token') ?? '',
+        ...visit.headers,
       },
-    )
+    })
     const answer: unknown = await response.json()
-    if (response.ok && isFields(answer)) return answer
+    if (response.ok) return answer
     throw new Error(`${action} answered ${response.status} ${JSON.stringify(answer)}`)
   }
 }

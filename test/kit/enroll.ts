@@ -19,7 +19,7 @@ export async function enroll(
   { browser = new Browser(), decision = 'approve', redirectUri }: Enrolling = {},
 ): Promise<Response> {
   const start = await beginEnrollment(stratos, browser, { handle: account.did, redirectUri })
-  const authorizeUrl = redirectOf(start, stratos.url)
+  const authorizeUrl = redirectOf(start, stratos.publicUrl)
   if (authorizeUrl === undefined) return start
   return browser.visit(await decide(browser, authorizeUrl, { account, decision }))
 }
@@ -33,15 +33,19 @@ export function beginEnrollment(
   browser: Browser,
   { handle, redirectUri }: { handle: string; redirectUri?: string | undefined },
 ): Promise<Response> {
-  const url = new URL('/oauth/authorize', stratos.url)
+  const url = new URL('/oauth/authorize', stratos.publicUrl)
   url.searchParams.set('handle', handle)
   if (redirectUri !== undefined) url.searchParams.set('redirect_uri', redirectUri)
   return browser.visitWithin(stratos.hosts, url)
 }
 
 /** `enroll` for whoever only needs an enrolled person. */
-export async function enrolled(stratos: Stratos, account: Account): Promise<void> {
-  const response = await enroll(stratos, account)
+export async function enrolled(
+  stratos: Stratos,
+  account: Account,
+  browser = new Browser(),
+): Promise<void> {
+  const response = await enroll(stratos, account, { browser })
   const text = await response.text()
   if (response.status !== 200) throw new Error(`enrollment: ${response.status} ${text}`)
 }

@@ -12,6 +12,7 @@ export interface Account {
   readonly handle: string
   readonly password: string
   readonly accessJwt: string
+  readonly pdsUrl: string
 }
 
 /** A record as the PDS shows it to everybody. */
@@ -32,33 +33,48 @@ const startMs = 60_000
 export class Network implements AsyncDisposable {
   readonly plcUrl: string
   readonly pdsUrl: string
-  readonly #node: string
-  readonly #plc: Child
+  readonly #commands: Commands
+  /** None where another network has the directory. */
+  readonly #plc: Child | undefined
   #pds: Child
-  readonly #pdsData: string
+  /** The folder of its data. */
+  readonly pdsData: string
 
-  private constructor(node: string, plc: Running, pds: Running) {
-    this.#node = node
+  private constructor(commands: Commands, plc: Running, pds: Running & { readonly child: Child }) {
+    this.#commands = commands
     this.#plc = plc.child
     this.#pds = pds.child
-    this.#pdsData = textOf(pds.facts, 'data')
+    this.pdsData = textOf(pds.facts, 'data')
     this.plcUrl = textOf(plc.facts, 'url')
     this.pdsUrl = textOf(pds.facts, 'url')
   }
 
-  /** Installs the packages first when they are missing. */
-  static async start(): Promise<Network> {
+  /**
+   * Installs the packages first when they are missing.
+   * @param web a site that the PDS finds on loopback
+   */
+  static async start(web?: WebSite): Promise<Network> {
     await installNetwork()
-    const node = await nodeCommand()
+    const commands = new Commands(await nodeCommand(), web)
     const plcPort = await freePort()
-    const plc = spawn(node, ['plc.mjs', '--port', `${plcPort}`])
-    const pds = spawn(node, ['pds.mjs', '--plc', `http://127.0.0.1:${plcPort}`])
+    const plc = commands.plc(plcPort)
+    const pds = commands.pds(`http://127.0.0.1:${plcPort}`)
     try {
-      return new Network(node, await running(plc), await running(pds))
+      return new Network(commands, await running(plc), await running(pds))
     } catch (cause) {
       await Promise.all([plc.kill(), pds.kill()])
       throw new Error('the development network did not start', { cause })
     }
+  }
+
+  /** Another PDS on the same directory, to be stopped before this one. */
+  async another(): Promise<Network> {
+    const pds = this.#commands.pds(this.plcUrl)
+    return new Network(
+      this.#commands,
+      { child: undefined, facts: { url: this.plcUrl } },
+      await running(pds),
+    )
   }
 
   /** @param name becomes the handle `{name}.test`; at least three letters */
@@ -69,13 +85,14 @@ export class Network implements AsyncDisposable {
     const { body } = expectOk(
       await xrpc(this.pdsUrl, 'com.atproto.server.createAccount', { input }),
     )
-    return { handle, password, did: textOf(body, 'did'), accessJwt: textOf(body, 'accessJwt') }
+    const [did, accessJwt] = [textOf(body, 'did'), textOf(body, 'accessJwt')]
+    return { handle, password, did, accessJwt, pdsUrl: this.pdsUrl }
   }
 
   /** A service-auth token, asked for as any client of the account would. */
   async serviceAuth(account: Account, claims: ServiceAuthClaims): Promise<string> {
     const { body } = expectOk(
-      await xrpc(this.pdsUrl, 'com.atproto.server.getServiceAuth', {
+      await xrpc(account.pdsUrl, 'com.atproto.server.getServiceAuth', {
         params: { ...claims },
         authorization: `Bearer ${account.accessJwt}`,
       }),
@@ -105,8 +122,7 @@ export class Network implements AsyncDisposable {
   /** Starts it again after `killPds`, on the same data and port. */
   async restartPds(): Promise<void> {
     const port = new URL(this.pdsUrl).port
-    const resumed = ['--port', port, '--resume', this.#pdsData]
-    this.#pds = spawn(this.#node, ['pds.mjs', '--plc', this.plcUrl, ...resumed])
+    this.#pds = this.#commands.pds(this.plcUrl, '--port', port, '--resume', this.pdsData)
     await running(this.#pds)
   }
 
@@ -120,9 +136,9 @@ export class Network implements AsyncDisposable {
   }
 
   async stop(): Promise<void> {
-    await Promise.all([this.#pds.stop(), this.#plc.stop()])
+    await Promise.all([this.#pds.stop(), this.#plc?.stop()])
     // A PDS that ends in order has done so; a killed one could not.
-    await rm(this.#pdsData, { recursive: true, force: true })
+    await rm(this.pdsData, { recursive: true, force: true })
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -143,20 +159,49 @@ export interface RecordAddress {
   readonly rkey: string
 }
 
+/** What the PDS takes for the web: a name that is found on loopback, and its certificate. */
+export interface WebSite {
+  readonly name: string
+  readonly certificatePath: string
+}
+
 interface Running {
-  readonly child: Child
+  readonly child: Child | undefined
   readonly facts: Readonly<Record<string, unknown>>
 }
 
-function spawn(node: string, command: readonly string[]): Child {
-  return new Child({
-    command: [node, '--disable-warning=ExperimentalWarning', ...command],
-    cwd: folder,
-    watchesStdin: true,
-  })
+class Commands {
+  readonly #node: string
+  readonly #web: WebSite | undefined
+
+  constructor(node: string, web: WebSite | undefined) {
+    this.#node = node
+    this.#web = web
+  }
+
+  plc(port: number): Child {
+    return this.#spawn(['plc.mjs', '--port', `${port}`])
+  }
+
+  pds(plcUrl: string, ...rest: readonly string[]): Child {
+    const web = this.#web === undefined ? [] : ['--web', this.#web.name]
+    // It looks nobody up at a bare address.
+    const plc = plcUrl.replace('127.0.0.1', 'localhost')
+    return this.#spawn(['pds.mjs', '--plc', plc, ...web, ...rest])
+  }
+
+  #spawn(command: readonly string[]): Child {
+    const trusted = this.#web?.certificatePath
+    return new Child({
+      command: [this.#node, '--disable-warning=ExperimentalWarning', ...command],
+      cwd: folder,
+      env: trusted === undefined ? {} : { NODE_EXTRA_CA_CERTS: trusted },
+      watchesStdin: true,
+    })
+  }
 }
 
-async function running(child: Child): Promise<Running> {
+async function running(child: Child): Promise<Running & { readonly child: Child }> {
   const facts: unknown = JSON.parse(await child.firstLine(startMs))
   if (!isFields(facts)) throw new Error(`it announced no facts: ${child.output}`)
   return { child, facts }

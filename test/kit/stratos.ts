@@ -64,9 +64,14 @@ export class Stratos implements AsyncDisposable {
     return `http://localhost:${this.port}`
   }
 
-  /** Both names of the loopback address, as hosts with their port. */
+  /** Where browsers reach it. */
+  get publicUrl(): string {
+    return this.#options.env?.['STRATOS_PUBLIC_URL'] ?? this.url
+  }
+
+  /** Its names for browsers, both of the loopback address among them, as hosts with their port. */
   get hosts(): readonly string[] {
-    return [`localhost:${this.port}`, `127.0.0.1:${this.port}`]
+    return [new URL(this.publicUrl).host, `localhost:${this.port}`, `127.0.0.1:${this.port}`]
   }
 
   get pid(): number {

@@ -3,6 +3,8 @@ export interface Call {
   readonly params?: Readonly<Record<string, string | number | boolean | readonly string[]>>
   /** A JSON body; its presence makes the call a POST. */
   readonly input?: Readonly<Record<string, unknown>>
+  /** For a procedure that takes no body. */
+  readonly verb?: 'POST'
   readonly authorization?: string | undefined
   readonly headers?: Readonly<Record<string, string>>
 }
@@ -33,7 +35,7 @@ export function xrpcResponse(origin: string, nsid: string, call: Call = {}): Pro
     }
   }
   return fetch(url, {
-    method: call.input === undefined ? 'GET' : 'POST',
+    method: call.verb ?? (call.input === undefined ? 'GET' : 'POST'),
     headers: {
       ...(call.input === undefined ? {} : { 'content-type': 'application/json' }),
       ...(call.authorization === undefined ? {} : { authorization: call.authorization }),

@@ -1,4 +1,7 @@
-// The official PDS. Usage: node pds.mjs --plc <url> [--port <port>] [--resume <folder>]
+// The official PDS. Usage:
+//   node pds.mjs --plc <url> [--port <port>] [--resume <folder>] [--web <name>]
+//
+// The name given with --web is found on loopback; its certificate, with NODE_EXTRA_CA_CERTS.
 //
 // Its data lie in a temporary folder, which it announces and removes when it ends. What a
 // `kill -9` leaves behind, another run can resume: accounts, keys and secrets are the same then.
@@ -6,6 +9,7 @@
 // A line `mute` on standard input makes it do what repo writes ask for without ever answering, as
 // when a connection breaks at the worst moment; `speak` ends that. Each is echoed once it holds.
 import { randomBytes } from 'node:crypto'
+import dns from 'node:dns'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -18,7 +22,9 @@ listenOnLoopbackOnly()
 const { PDS } = await import('@atproto/pds')
 
 const option = { type: 'string' }
-const { values } = parseArgs({ options: { plc: option, port: option, resume: option } })
+const options = { plc: option, port: option, resume: option, web: option }
+const { values } = parseArgs({ options })
+if (values.web !== undefined) findOnLoopback(values.web)
 const data = values.resume ?? (await begin())
 const port = await portOr(values.port)
 
@@ -45,6 +51,15 @@ await announceAndWait({ url: `http://localhost:${port}`, port, data })
 await pds.destroy()
 await rm(data, { recursive: true, force: true })
 process.exit()
+
+function findOnLoopback(name) {
+  const { lookup } = dns
+  dns.lookup = (host, options, done) => {
+    if (host !== name) return lookup(host, options, done)
+    if (options.all) return done(null, [{ address: '127.0.0.1', family: 4 }])
+    return done(null, '127.0.0.1', 4)
+  }
+}
 
 function obey(server) {
   let isMute = false

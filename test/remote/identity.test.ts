@@ -95,6 +95,40 @@ describe('a DID is not resolved', () => {
   })
 })
 
+test('whoever follows moves hears of each document that was read, and of no failure', async () => {
+  const heard: string[] = []
+  identities = new Identities({
+    plcUrl: directory.url,
+    fetch: loopbackFetch,
+    now: clock.now,
+    onResolved: (did, pdsEndpoint) => void heard.push(`${did} ${pdsEndpoint}`),
+  })
+  const did = directory.add({ didKey: key, pds: 'https://old.test' })
+  expect(identities.remembered(did)).toBeUndefined()
+  await identities.signingKey(did)
+  await identities.pdsEndpoint(did)
+  directory.accounts.set(did, { didKey: key, pds: 'https://new.test' })
+  await identities.pdsEndpoint(did, { fresh: true })
+  expect(identities.remembered(did)).toBe('https://new.test')
+  directory.accounts.set(did, { didKey: key })
+  clock.ms += minute
+  await identities.signingKey(did, { fresh: true })
+  expect(identities.remembered(did)).toBeUndefined()
+  directory.accounts.delete(did)
+  clock.ms += minute
+  await identities.signingKey(did, { fresh: true }).catch(() => undefined)
+  expect(heard).toEqual([`${did} https://old.test`, `${did} https://new.test`])
+})
+
+test('what is remembered of an account is at most an hour old', async () => {
+  const did = directory.add({ pds: 'https://pds.test' })
+  await identities.pdsEndpoint(did)
+  clock.ms += 60 * minute - 1
+  expect(identities.remembered(did)).toBe('https://pds.test')
+  clock.ms += 1
+  expect(identities.remembered(did)).toBeUndefined()
+})
+
 test('a did:web is found on its own host', async () => {
   const host: Bun.Server<undefined> = Bun.serve({
     port: 0,

@@ -17,15 +17,48 @@ describe('the client', () => {
     },
   )
 
-  test('on https is described at its own address', () => {
-    const publicUrl = 'https://stratos.example.com:8443/'
-    const origin = 'https://stratos.example.com:8443'
-    expect(clientMetadataOf({ publicUrl, clientName: 'Stratos', scope })).toMatchObject({
+  const publicUrl = 'https://stratos.example.com:8443/'
+  const origin = 'https://stratos.example.com:8443'
+
+  test('on https is described at its own address, and has keys', () => {
+    expect(clientMetadataOf({ publicUrl, clientName: 'Stratos', scope })).toEqual({
       client_id: `${origin}/client-metadata.json`,
+      client_name: 'Stratos',
+      client_uri: origin,
       redirect_uris: [`${origin}/oauth/callback`],
-      token_endpoint_auth_method: 'none',
+      application_type: 'web',
+      grant_types: ['authorization_code', 'refresh_token'],
+      response_types: ['code'],
+      token_endpoint_auth_method: 'private_key_jwt',
+      token_endpoint_auth_signing_alg: 'ES256',
+      jwks_uri: `${origin}/.well-known/jwks.json`,
       dpop_bound_access_tokens: true,
       scope,
+    })
+  })
+
+  test('shows the pages of the operator, and only those that there are', () => {
+    const pages = {
+      logoUri: 'https://a.example/logo.png',
+      tosUri: '',
+      policyUri: 'https://b.example/',
+    }
+    const metadata = clientMetadataOf({ publicUrl, clientName: 'Stratos', scope, ...pages })
+    expect(metadata).toMatchObject({
+      logo_uri: 'https://a.example/logo.png',
+      policy_uri: 'https://b.example/',
+    })
+    expect(metadata.tos_uri).toBeUndefined()
+  })
+
+  test('that is described elsewhere still returns to, and has its keys, here', () => {
+    const clientId = 'https://www.example.com/stratos/client.json'
+    const metadata = clientMetadataOf({ publicUrl, clientName: 'Stratos', scope, clientId })
+    expect(metadata).toMatchObject({
+      client_id: clientId,
+      client_uri: 'https://www.example.com',
+      redirect_uris: [`${origin}/oauth/callback`],
+      jwks_uri: `${origin}/.well-known/jwks.json`,
     })
   })
 
@@ -36,6 +69,8 @@ describe('the client', () => {
     ['http://localhost', 'http://127.0.0.1/oauth/callback'],
   ])('at %s carries its description in its id', (publicUrl, redirect) => {
     const metadata = clientMetadataOf({ publicUrl, clientName: 'Stratos', scope })
+    expect(metadata.token_endpoint_auth_method).toBe('none')
+    expect(metadata.jwks_uri).toBeUndefined()
     const id = new URL(String(metadata.client_id))
     expect(id.origin).toBe('http://localhost')
     expect(id.searchParams.get('redirect_uri')).toBe(redirect)

@@ -1,5 +1,6 @@
 import type { Did } from '../../src/atproto/syntax.ts'
 import { createLog } from '../../src/lib/log.ts'
+import type { ClientKeys } from '../../src/remote/client-keys.ts'
 import type { Fetch } from '../../src/remote/fetch.ts'
 import { Identities } from '../../src/remote/identity.ts'
 import { OAuth, type PendingSession } from '../../src/remote/oauth.ts'
@@ -28,29 +29,31 @@ export class Visitor implements AsyncDisposable {
     delete: async (did) => void this.sessions.delete(did),
   }
   readonly log: string[] = []
+  readonly keys: { readonly current: ClientKeys } | undefined
+  /** Those of `oauth`. */
+  identities: Identities
   oauth: OAuth
 
-  constructor() {
+  /** @param keys of a client that has some, and an https URL with that */
+  constructor(keys?: { readonly current: ClientKeys }) {
+    this.keys = keys
     this.did = this.directory.add({ pds: this.server.url, handle: 'alice.test' })
     this.server.subject = this.did
     this.server.grantedScope = scope
+    this.identities = this.#identities(loopbackFetch)
     this.oauth = this.fresh(loopbackFetch)
   }
 
   /** As after a start of the process, without any memory. */
   fresh(fetch: Fetch): OAuth {
-    const identities = new Identities({
-      plcUrl: this.directory.url,
-      fetch,
-      now: this.clock.now,
-      resolveTxt: async (name) => (name === '_atproto.alice.test' ? [[`did=${this.did}`]] : []),
-    })
+    this.identities = this.#identities(fetch)
     return new OAuth({
-      publicUrl: 'http://127.0.0.1:3100',
+      publicUrl: this.keys === undefined ? 'http://127.0.0.1:3100' : 'https://stratos.test',
+      keys: this.keys,
       clientName: 'Stratos',
       scope,
       fetch,
-      identities,
+      identities: this.identities,
       allowHttp: true,
       sessions: {
         get: (did) => this.store.get(did),
@@ -58,6 +61,15 @@ export class Visitor implements AsyncDisposable {
         delete: (did) => this.store.delete(did),
       },
       log: createLog('info', (line) => void this.log.push(line)),
+    })
+  }
+
+  #identities(fetch: Fetch): Identities {
+    return new Identities({
+      plcUrl: this.directory.url,
+      fetch,
+      now: this.clock.now,
+      resolveTxt: async (name) => (name === '_atproto.alice.test' ? [[`did=${this.did}`]] : []),
     })
   }
 

@@ -2,8 +2,10 @@ import { Database } from 'bun:sqlite'
 import { afterEach, beforeEach, expect, test } from 'bun:test'
 import { join } from 'node:path'
 import { ServiceKey } from '../../src/atproto/keys.ts'
+import type { Did } from '../../src/atproto/syntax.ts'
 import { createLog } from '../../src/lib/log.ts'
 import { Background } from '../../src/service/background.ts'
+import { KeepAlive } from '../../src/service/keep-alive.ts'
 import { privateCollections } from '../../src/service/collections.ts'
 import { StubSwitch } from '../../src/service/stub-switch.ts'
 import { eventually } from '../kit/wait.ts'
@@ -15,11 +17,14 @@ const folder = temporaryFolder()
 let world: Delivering
 let alice: Person
 let bob: Person
+/** Whose session was refreshed. */
+let refreshed: Did[]
 
 beforeEach(async () => {
   world = await Delivering.open(join(folder, crypto.randomUUID()))
   alice = await world.person()
   bob = await world.person()
+  refreshed = []
 })
 
 afterEach(async () => {
@@ -81,7 +86,14 @@ async function leftBehind(): Promise<void> {
   world.outbox = world.fresh()
 }
 
-function start({ clean }: { readonly clean: boolean }): Background {
+test('sessions that were not used for long are refreshed', async () => {
+  const background = start({ clean: true, inDays: 8 })
+  await eventually('both refreshes', () => (refreshed.length === 2 ? true : undefined))
+  expect(refreshed.toSorted()).toEqual([alice.did, bob.did].toSorted())
+  await background.stop()
+})
+
+function start({ clean, inDays = 0 }: { readonly clean: boolean; readonly inDays?: number }) {
   const { store, outbox, departures, call } = world
   const log = createLog('info', (line) => void world.log.push(line))
   const stubs = new StubSwitch({
@@ -92,6 +104,14 @@ function start({ clean }: { readonly clean: boolean }): Background {
     outbox,
     log,
   })
+  const keepAlive = new KeepAlive({
+    store,
+    refresh: async (did) => void refreshed.push(did),
+    troubled: () => undefined,
+    now: () => Date.now() + inDays * 86_400_000,
+    firstMs: 0,
+    log,
+  })
   return new Background({
     dataDir: world.house.dataDir,
     clean,
@@ -99,6 +119,7 @@ function start({ clean }: { readonly clean: boolean }): Background {
     departing: { store: departures, departures: world.leaving },
     outbox,
     enrollments: world.enrollments(ServiceKey.generate(), { serviceDid }),
+    keepAlive,
     stubs,
     log,
   })

@@ -40,6 +40,8 @@ export class Delivering implements AsyncDisposable {
   readonly log: string[] = []
   /** Whose OAuth session is lost. */
   readonly signedOut = new Set<Did>()
+  /** Whose PDS gave trouble, in order. */
+  readonly troubled: Did[] = []
   /** Looks at the use of a session before it is given. */
   beforeSession: (did: Did) => Promise<void> = async () => undefined
   readonly leaving: Departures
@@ -93,6 +95,7 @@ export class Delivering implements AsyncDisposable {
       pds: (did) =>
         new Pds({ did, use: async (task) => task(await this.#session(did)), now: Date.now }),
       service: `${serviceDid}#atproto_pns`,
+      troubled: (did) => void this.troubled.push(did),
       log,
     })
   }

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { type Did, parseDid } from '../../src/atproto/syntax.ts'
 import { folder as texts } from '../../src/lib/embed.macro.ts' with { type: 'macro' }
 import { migrateSqlite } from '../../src/store/migrate.ts'
-import { type Enrollment, oauthStateMaxMs, ServiceStore } from '../../src/store/service.ts'
+import { type Enrollment, type IdleSession, ServiceStore } from '../../src/store/service.ts'
 import { RowsMismatch, type SqlValue } from '../../src/store/sql.ts'
 import { openSqlite } from '../../src/store/sqlite.ts'
 import { failureOf } from '../kit/wait.ts'
@@ -12,6 +12,8 @@ import { temporaryFolder } from './temporary.ts'
 const folder = temporaryFolder()
 const alice = parseDid('did:plc:alicealicealicealicealic')
 const bob = parseDid('did:plc:bobbobbobbobbobbobbobbob')
+/** Later than any other time. */
+const distant = '9999-12-31T23:59:59.999Z'
 let path: string
 let store: ServiceStore
 
@@ -52,6 +54,20 @@ test('a second enrollment keeps the date and replaces the rest', async () => {
   expect(await store.oauthSession(alice)).toBe('second')
 })
 
+test('an account that moves is known to be elsewhere at once, and keeps all the rest', async () => {
+  await store.enroll(person(alice, ['a']), 'session')
+  const before = await store.enrollment(alice)
+  expect(await store.movedTo(alice, 'https://other.test')).toBe('https://pds.test')
+  expect(before?.pdsEndpoint).toBe('https://pds.test')
+  expect(await store.enrollment(alice)).toMatchObject({
+    ...before,
+    pdsEndpoint: 'https://other.test',
+  })
+  expect(await store.movedTo(alice, 'https://other.test')).toBeUndefined()
+  expect(await store.movedTo(bob, 'https://other.test')).toBeUndefined()
+  expect(await store.enrollment(bob)).toBeUndefined()
+})
+
 test('new boundaries make the PDS record due until it is queued', async () => {
   await store.enroll(person(alice, ['a']), 'session')
   await store.enroll(person(bob, ['a']), 'session')
@@ -77,20 +93,6 @@ test('outbox marks are set and cleared, however often', async () => {
   await store.clearOutbox(alice)
   await store.clearOutbox(alice)
   expect(await store.outboxDirty()).toEqual([])
-})
-
-test('a state of sign-in counts for ten minutes and is taken once', async () => {
-  const state = { value: 'value', address: '192.0.2.1' }
-  await store.saveOauthState({ ...state, key: 'old', nowMs: 0 })
-  const nowMs = oauthStateMaxMs + 1
-  expect(await store.oauthState('old', oauthStateMaxMs)).toBe('value')
-  expect(await store.oauthState('old', nowMs)).toBeUndefined()
-  expect(await store.oauthStates(state.address, nowMs)).toEqual({ all: 0, ofAddress: 0 })
-  await store.saveOauthState({ ...state, key: 'new', nowMs })
-  expect(await store.takeOauthState('old')).toBeFalse()
-  const taken = await Promise.all([store.takeOauthState('new'), store.takeOauthState('new')])
-  expect(taken).toEqual([true, false])
-  expect(await store.oauthState('new', nowMs)).toBeUndefined()
 })
 
 test('what was read while a change was being stored is not remembered', async () => {
@@ -121,14 +123,6 @@ test('what was read while a change was being stored is not remembered', async ()
   await sqlite.close()
 })
 
-test('sign-ins are counted, in all and of an address', async () => {
-  for (const [index, address] of ['192.0.2.1', '192.0.2.2', '192.0.2.1'].entries()) {
-    await store.saveOauthState({ key: `${index}`, value: 'value', address, nowMs: 5 })
-  }
-  expect(await store.oauthStates('192.0.2.1', 5)).toEqual({ all: 3, ofAddress: 2 })
-  expect(await store.oauthStates('192.0.2.3', 5)).toEqual({ all: 3, ofAddress: 0 })
-})
-
 test('a session is replaced and dropped', async () => {
   expect(await store.oauthSession(alice)).toBeUndefined()
   await store.saveOauthSession(alice, 'one')
@@ -136,6 +130,25 @@ test('a session is replaced and dropped', async () => {
   expect(await store.oauthSession(alice)).toBe('two')
   await store.dropOauthSession(alice)
   expect(await store.oauthSession(alice)).toBeUndefined()
+})
+
+test('sessions that were not stored for long come oldest first, in pages', async () => {
+  const idle = (before: string, limit: number, after?: IdleSession) =>
+    store.idleSessions({ before, after, limit })
+  expect(await idle(distant, 9)).toEqual([])
+  for (const name of ['c', 'a', 'b']) await store.saveOauthSession(`did:web:${name}.test`, 'one')
+  const all = await idle(distant, 9)
+  const order = ({ updatedAt, did }: IdleSession) => `${updatedAt} ${did}`
+  expect(all.map(order)).toEqual(all.map(order).toSorted())
+  const paged: IdleSession[] = []
+  for (let page = await idle(distant, 1); page.length > 0;) {
+    paged.push(...page)
+    page = await idle(distant, 1, paged.at(-1))
+  }
+  expect(paged).toEqual(all)
+  expect(all).toHaveLength(3)
+  const [oldest] = all
+  expect(await idle(oldest?.updatedAt ?? '', 9)).toEqual([])
 })
 
 test('only a process that said so ended in order', async () => {

@@ -87,12 +87,20 @@ create table browser_session (
 
 create index browser_session_did on browser_session (did);
 
--- Keys of the confidential OAuth client, as private JWKs; the newest is used for new sign-ins.
+-- Keys of the confidential OAuth client, as private JWKs: one that new sign-ins use, one that is
+-- published and used next, and former ones that sessions still need.
 create table oauth_key (
   kid text primary key,
   jwk text not null,
-  "createdAtMs" integer not null
+  "createdAtMs" integer not null,
+  -- Since when sign-ins use it; null for the next one.
+  "usedFromMs" integer,
+  -- Until when they did; null for the one in use.
+  "usedUntilMs" integer
 ) strict, without rowid;
+
+-- Sessions that were not refreshed for long.
+create index oauth_session_age on oauth_session ("updatedAt");
 
 -- Tokens of methods that take each token once.
 create table used_token (
