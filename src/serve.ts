@@ -1,6 +1,8 @@
 import { availableParallelism } from 'node:os'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { Account } from './api/account.ts'
+import { Browsers } from './api/browser.ts'
 import { Credentials } from './api/credentials.ts'
 import { publicDocuments } from './api/documents.ts'
 import { membershipMethods } from './api/membership.ts'
@@ -51,6 +53,7 @@ import { AllowList } from './store/allow-list.ts'
 import { migrateSqlite } from './store/migrate.ts'
 import { OauthKeyStore } from './store/oauth-key.ts'
 import { OauthStates } from './store/oauth-state.ts'
+import { BrowserSessions } from './store/browser-session.ts'
 import { ServiceStore } from './store/service.ts'
 import type { Sql } from './store/sql.ts'
 import { openSqlite } from './store/sqlite.ts'
@@ -128,6 +131,7 @@ function storesOver(sql: Sql) {
     sql,
     store: new ServiceStore(sql),
     departures: new DepartureStore(sql),
+    sessions: new BrowserSessions(sql),
     states: new OauthStates(sql),
     takedowns: new TakedownStore(sql),
     used: new UsedTokenStore(sql),
@@ -319,12 +323,16 @@ function doors(parts: Parts, { log, version }: Surroundings): Server {
     ...takedownMethods({ ...parts, log }),
   })
   const xrpc = new Xrpc({ methods, schemas, credentials, log, checkOutput: config.devMode })
-  const signIn = new SignIn({ ...parts, scope: scopeFor(publicCollections), log })
+  const browsers = new Browsers({ ...parts, log })
+  const scope = scopeFor(publicCollections)
+  const signIn = new SignIn({ ...parts, browsers, scope, log })
+  const leave = (did: Did, requestId: string) => parts.enrollments.unenroll(did, requestId)
+  const account = new Account({ ...parts, browsers, scope, leave, log })
   const clientKeys = () => parts.keys?.current.published ?? { keys: [] }
   const { clientMetadata } = oauth
   const documents = publicDocuments({ ...parts, clientMetadata, clientKeys })
   const components = () => ({ outbox: parts.outbox.counts(), stubs: parts.stubs.progress() })
-  return new Server({ config, version, xrpc, signIn, documents, components, log })
+  return new Server({ config, version, xrpc, signIn, account, documents, components, log })
 }
 
 /** Collections in which the PDS takes stubs from us, by the scope that the person granted. */

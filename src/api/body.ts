@@ -4,15 +4,16 @@ import { invalidRequest, XrpcError } from '../atproto/errors.ts'
 const bodyBytesMax = 1024 * 1024
 
 /**
- * The JSON of a request, never more of it in memory than the limit.
+ * The JSON of a request, never more of it in memory than the limit, which is that of XRPC where
+ * none is given.
  * @throws XrpcError 413 PayloadTooLarge, 400 InvalidRequest
  */
-export async function readJson(request: Request): Promise<unknown> {
+export async function readJson(request: Request, bytesMax = bodyBytesMax): Promise<unknown> {
   const type = request.headers.get('content-type') ?? ''
   if (!/^application\/json\s*(;|$)/i.test(type)) {
     throw invalidRequest('the body must be JSON, with Content-Type: application/json')
   }
-  const value = parse(await readText(request))
+  const value = parse(await readText(request, bytesMax))
   checkContent(value)
   return value
 }
@@ -48,11 +49,11 @@ function checkContent(root: unknown): void {
 /** More than records may have, which say so themselves, with their envelopes. */
 const depthMax = 100
 
-async function readText(request: Request): Promise<string> {
+async function readText(request: Request, bytesMax: number): Promise<string> {
   const length = Number(request.headers.get('content-length') ?? Number.NaN)
-  if (length > bodyBytesMax) throw tooLarge()
-  const bytes = await readBytes(request, length)
-  if (bytes.length > bodyBytesMax) throw tooLarge()
+  if (length > bytesMax) throw tooLarge(bytesMax)
+  const bytes = await readBytes(request, { length, bytesMax })
+  if (bytes.length > bytesMax) throw tooLarge(bytesMax)
   try {
     return utf8.decode(bytes)
   } catch {
@@ -61,9 +62,12 @@ async function readText(request: Request): Promise<string> {
 }
 
 /** A client that leaves in the middle is no fault of ours. */
-async function readBytes(request: Request, length: number): Promise<Uint8Array> {
+async function readBytes(
+  request: Request,
+  { length, bytesMax }: { readonly length: number; readonly bytesMax: number },
+): Promise<Uint8Array> {
   try {
-    return Number.isNaN(length) ? await readChunks(request) : await request.bytes()
+    return Number.isNaN(length) ? await readChunks(request, bytesMax) : await request.bytes()
   } catch (error) {
     if (request.signal.aborted) throw invalidRequest('the body was cut off')
     throw error
@@ -71,12 +75,12 @@ async function readBytes(request: Request, length: number): Promise<Uint8Array> 
 }
 
 /** A body of unannounced length is cut off at the limit. */
-async function readChunks(request: Request): Promise<Uint8Array> {
+async function readChunks(request: Request, bytesMax: number): Promise<Uint8Array> {
   const chunks: Uint8Array[] = []
   let total = 0
   for await (const chunk of request.body ?? []) {
     total += chunk.length
-    if (total > bodyBytesMax) throw tooLarge()
+    if (total > bytesMax) throw tooLarge(bytesMax)
     chunks.push(chunk)
   }
   return Buffer.concat(chunks)
@@ -84,7 +88,7 @@ async function readChunks(request: Request): Promise<Uint8Array> {
 
 const utf8 = new TextDecoder('utf-8', { fatal: true })
 
-function tooLarge(): XrpcError {
-  const message = `the body must not be larger than ${bodyBytesMax} bytes`
+function tooLarge(bytesMax: number): XrpcError {
+  const message = `the body must not be larger than ${bytesMax} bytes`
   return new XrpcError(413, 'PayloadTooLarge', message)
 }

@@ -22,6 +22,9 @@ import { enrollmentCollection } from '../service/collections.ts'
 import { type Eligibility, enrollmentDenied } from '../service/eligibility.ts'
 import type { Enrollments } from '../service/enrollment.ts'
 import { type OauthStates, oauthStateMaxMs } from '../store/oauth-state.ts'
+import type { Browsers } from './browser.ts'
+import { Cookie, withCookies } from './cookie.ts'
+import { sameOnLoopback } from './loopback.ts'
 import { messagePage, wantsPage } from './page.ts'
 import { json, privateHeaders, refusalBody, refusalOf } from './reply.ts'
 
@@ -32,6 +35,7 @@ interface Parts {
   readonly eligibility: Eligibility
   readonly enrollments: Enrollments
   readonly states: OauthStates
+  readonly browsers: Browsers
   /** What is asked of the PDS. */
   readonly scope: string
   readonly log: Log
@@ -56,15 +60,17 @@ interface StartedSignIn {
 /** How people join: from here to their PDS and back. @see protocol.md, section 4.1 */
 export class SignIn {
   readonly #parts: Parts
+  readonly #cookie: Cookie
   readonly #started = new Tally({ windowMs: 60_000, keysMax: 10_000 })
 
   constructor(parts: Parts) {
     this.#parts = parts
+    this.#cookie = new Cookie('stratos-signin', parts.config.publicUrl)
   }
 
   /** `GET /oauth/authorize`: to the PDS, with a cookie that ties the return to this browser. */
   async authorize(visit: Visit): Promise<Response> {
-    const elsewhere = this.#loopbackRedirect(visit.url)
+    const elsewhere = sameOnLoopback(visit.url, this.#parts.config)
     if (elsewhere !== undefined) return redirect(elsewhere)
     let key: string | undefined
     try {
@@ -79,7 +85,8 @@ export class SignIn {
         const value = JSON.stringify(started)
         await states.save({ key, value, address: visit.address, nowMs: Date.now() })
       })
-      return redirect(target.href, { 'set-cookie': this.#cookie(secret, oauthStateMaxMs / 1000) })
+      const cookie = this.#cookie.write(secret, oauthStateMaxMs / 1000)
+      return withCookies(redirect(target.href), cookie)
     } catch (error) {
       if (key !== undefined) await this.#parts.states.take(key)
       return this.#refuse(signInRefusal(error), visit)
@@ -88,7 +95,7 @@ export class SignIn {
 
   /** `GET /oauth/callback`: enrolls whoever the PDS says has signed in. */
   async callback(visit: Visit): Promise<Response> {
-    const secret = this.#secretOf(visit.request)
+    const secret = this.#cookie.read(visit.request)
     let back: string | null = null
     try {
       const { oauth } = this.#parts
@@ -100,7 +107,8 @@ export class SignIn {
       await this.#enroll(pending, visit.requestId)
       // The list may have become another since it was asked.
       await this.#parts.eligibility.enforce(pending.did)
-      return this.#welcome(pending.did, { visit, back })
+      const session = await this.#parts.browsers.begin(pending.did, visit.request)
+      return withCookies(welcome(pending.did, visit, back), this.#cookie.remove(), session)
     } catch (error) {
       const refusal = refusalOf(signInRefusal(error), {
         log: this.#parts.log,
@@ -111,7 +119,7 @@ export class SignIn {
       const target = withParameter(back, 'stratos_error', refusal.error)
       const isDenied = typeof reason === 'string'
       const denied = isDenied ? withParameter(target, 'stratos_error_reason', reason) : target
-      return redirect(denied, this.#forget())
+      return withCookies(redirect(denied), this.#cookie.remove())
     }
   }
 
@@ -152,17 +160,6 @@ export class SignIn {
     return (await states.take(state)) ? started : undefined
   }
 
-  #welcome(did: Did, { visit, back }: { visit: Visit; back: string | null }): Response {
-    if (back !== null)
-      return redirect(withParameter(back, 'stratos_enrolled', 'true'), this.#forget())
-    const message = `${did} is enrolled.`
-    const headers = this.#forget()
-    if (wantsPage(visit.request)) {
-      return messagePage('You are enrolled', message, { status: 200, headers })
-    }
-    return json({ success: true, did, enrolled: true, message }, { ...privateHeaders, ...headers })
-  }
-
   #refuse(error: unknown, { request, requestId }: Visit): Response {
     const refusal = refusalOf(error, { log: this.#parts.log, requestId })
     const headers = { ...refusal.headers, 'x-request-id': requestId }
@@ -180,15 +177,6 @@ export class SignIn {
     if (reason !== 'NotInAllowlist' && reason !== 'ServiceClosed') return message
     const contact = operatorContact === '' ? '' : `: ${operatorContact}`
     return `${message}. Ask the operator of this service to be admitted${contact}`
-  }
-
-  /** A PDS sends browsers of a loopback client to 127.0.0.1 only: the cookie must be of there. */
-  #loopbackRedirect(url: URL): string | undefined {
-    const { publicUrl, port } = this.#parts.config
-    const publicHost = new URL(publicUrl)
-    if (!isLoopbackHost(publicHost.hostname) || publicHost.protocol === 'https:') return undefined
-    if (url.hostname === '127.0.0.1') return undefined
-    return `http://127.0.0.1:${publicHost.port || port}${url.pathname}${url.search}`
   }
 
   /** @throws XrpcError 400 for a place that the operator did not allow */
@@ -220,32 +208,6 @@ export class SignIn {
       throw overloaded('too many sign-ins are under way, try again in some minutes')
     }
   }
-
-  #secretOf(request: Request): string | undefined {
-    const name = this.#cookieName()
-    for (const pair of (request.headers.get('cookie') ?? '').split(';')) {
-      const [key, value] = pair.trim().split('=', 2)
-      if (key === name && value !== undefined && value !== '') return value
-    }
-    return undefined
-  }
-
-  #forget(): Record<string, string> {
-    return { 'set-cookie': this.#cookie('', 0) }
-  }
-
-  #cookie(value: string, maxAgeSeconds: number): string {
-    const secure = this.#parts.config.publicUrl.startsWith('https:') ? '; Secure' : ''
-    return (
-      `${this.#cookieName()}=${value}; Path=/; Max-Age=${maxAgeSeconds}; ` +
-      `HttpOnly; SameSite=Lax${secure}`
-    )
-  }
-
-  #cookieName(): string {
-    const secure = this.#parts.config.publicUrl.startsWith('https:')
-    return secure ? '__Host-stratos-signin' : 'stratos-signin'
-  }
 }
 
 const startsPerMinute = 60
@@ -272,6 +234,16 @@ function signInRefusal(error: unknown): unknown {
   return error
 }
 
+/** What an enrollment ends with: the app that began it, our own page, or an answer for a program. */
+function welcome(did: Did, { request }: Visit, back: string | null): Response {
+  if (back !== null) return redirect(withParameter(back, 'stratos_enrolled', 'true'))
+  if (wantsPage(request)) return redirect('/', 303)
+  return json(
+    { success: true, did, enrolled: true, message: `${did} is enrolled.` },
+    privateHeaders,
+  )
+}
+
 function identifierOf(params: URLSearchParams): Did | Handle {
   const text = (params.get('handle') ?? '').trim().replace(/^@/, '')
   if (isDid(text)) return text
@@ -290,9 +262,6 @@ function withParameter(target: string, name: string, value: string): string {
   return url.href
 }
 
-function redirect(location: string, headers: Readonly<Record<string, string>> = {}): Response {
-  return new Response(null, {
-    status: 302,
-    headers: { location, 'referrer-policy': 'no-referrer', ...privateHeaders, ...headers },
-  })
+function redirect(location: string, status: 302 | 303 = 302): Response {
+  return new Response(null, { status, headers: { location, ...privateHeaders } })
 }

@@ -1,38 +1,15 @@
-import type { Config } from '../config.ts'
-import { privateHeaders } from './reply.ts'
+import { assetPaths } from './assets.ts'
+import { type Html, html } from './html.ts'
+import { ownHeaders, privateHeaders } from './reply.ts'
 
-/** The page for people: what this is, what becomes public, and the way in. */
-export function welcomePage(
-  config: Pick<Config, 'clientName' | 'domains' | 'enrollmentMode' | 'operatorContact'>,
-): Response {
-  const { clientName, domains, enrollmentMode, operatorContact } = config
-  const admission =
-    enrollmentMode === 'open'
-      ? 'Everybody with an AT Protocol account may enroll.'
-      : 'Accounts on the list of this service may enroll.'
-  const contact = operatorContact === '' ? '' : `<p>Operator: ${escape(operatorContact)}</p>`
-  return page(clientName, {
-    status: 200,
-    body: `
-      <p>Here you write records that only people of the same community can read. Your account
-        stays where it is.</p>
-      <form action="/oauth/authorize" method="get">
-        <label for="handle">Your handle or DID</label>
-        <input id="handle" name="handle" required autocapitalize="none" autocorrect="off"
-          spellcheck="false" placeholder="you.example.com">
-        <button>Sign in and enroll</button>
-      </form>
-      <p>${admission} Communities: ${domains.map(escape).join(', ')}.</p>
-      <h2>What becomes public</h2>
-      <ul>
-        <li>that you are enrolled here, in which communities, since when, with which key: a record
-          in your public repository says so;</li>
-        <li>that you wrote a private record, when, under which key: a stub in your public repository
-          says so, without its content and its communities.</li>
-      </ul>
-      <p>Your own PDS acts in your name: calls that you send through it are readable to it.</p>
-      ${contact}`,
-  })
+interface Page {
+  readonly title: string
+  readonly main: Html
+  /** What stands above every page of a service. */
+  readonly header?: Html | undefined
+  readonly footer?: Html | undefined
+  readonly status?: number
+  readonly headers?: Readonly<Record<string, string>>
 }
 
 /** A page with one message, for people whose browser was sent here. */
@@ -41,59 +18,64 @@ export function messagePage(
   message: string,
   options: { readonly status: number; readonly headers?: Readonly<Record<string, string>> },
 ): Response {
-  const body = `<p>${escape(message)}</p><p><a href="/">Back to the start</a></p>`
-  return page(title, { ...options, body })
+  const main = html`<div class="card">
+    <h1>${title}</h1>
+    <p class="lead">${sentence(message)}</p>
+    <p><a href="/">Back to the start</a></p>
+  </div>`
+  return page({ title, main, ...options })
+}
+
+/** What stands in an error is part of a longer text; here it stands alone. */
+function sentence(text: string): string {
+  const start = text.replace(/^[a-z](?=[a-z]* )/, (letter) => letter.toUpperCase())
+  return /[.!?]$/.test(start) ? start : `${start}.`
 }
 
 export function wantsPage(request: Request): boolean {
   return (request.headers.get('accept') ?? '').includes('text/html')
 }
 
-function page(
-  title: string,
-  content: {
-    readonly status: number
-    readonly body: string
-    readonly headers?: Readonly<Record<string, string>>
-  },
-): Response {
-  const html = `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>${escape(title)}</title>
-<style>
-  body { font: 1rem/1.5 system-ui, sans-serif; max-width: 40rem; margin: 3rem auto; padding: 0 1rem }
-  input, button { font: inherit; padding: .4rem .6rem; margin: .3rem 0; display: block }
-  input { width: 100%; box-sizing: border-box }
-</style>
-</head>
-<body>
-<h1>${escape(title)}</h1>
-${content.body}
-</body>
-</html>
-`
-  return new Response(html, {
-    status: content.status,
-    headers: { ...pageHeaders, ...content.headers },
+export function page({ title, main, header, footer, status, headers }: Page): Response {
+  const body = html`<!doctype html>
+    <html lang="en">
+      <head>
+        <meta charset="utf-8" />
+        <meta name="viewport" content="width=device-width, initial-scale=1" />
+        <meta name="color-scheme" content="light dark" />
+        <title>${title}</title>
+        <link rel="icon" href="${assetPaths.icon}" />
+        <link rel="stylesheet" href="${assetPaths.style}" />
+        <script type="module" src="${assetPaths.script}"></script>
+      </head>
+      <body>
+        ${header}
+        <main>${main}</main>
+        ${footer}
+      </body>
+    </html> `
+  return new Response(body.toString(), {
+    status: status ?? 200,
+    headers: { ...pageHeaders, ...headers },
   })
 }
 
+/** Forms may lead anywhere: a sign-in goes on to a PDS, and browsers would count that as a target. */
+const policy = [
+  "default-src 'none'",
+  "script-src 'self'",
+  "style-src 'self'",
+  "img-src 'self'",
+  "connect-src 'self'",
+  "base-uri 'none'",
+  "frame-ancestors 'none'",
+  "require-trusted-types-for 'script'",
+].join('; ')
+
 const pageHeaders = {
   ...privateHeaders,
+  ...ownHeaders,
   'content-type': 'text/html; charset=utf-8',
-  'content-security-policy':
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
-  'referrer-policy': 'no-referrer',
-  'x-content-type-options': 'nosniff',
+  'content-security-policy': policy,
+  'cross-origin-opener-policy': 'same-origin',
 } as const
-
-function escape(text: string): string {
-  return text
-    .replaceAll('&', '&amp;')
-    .replaceAll('<', '&lt;')
-    .replaceAll('>', '&gt;')
-    .replaceAll('"', '&quot;')
-}

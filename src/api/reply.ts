@@ -15,6 +15,13 @@ export const corsHeaders = {
     'RateLimit-Policy, Retry-After, Atproto-Repo-Rev, X-Request-Id',
 } as const
 
+/** Of every answer to a browser on our own pages, where cookies count. */
+export const ownHeaders = {
+  'referrer-policy': 'no-referrer',
+  'cross-origin-resource-policy': 'same-origin',
+  'x-content-type-options': 'nosniff',
+} as const
+
 const preflightHeaders = {
   ...corsHeaders,
   ...privateHeaders,

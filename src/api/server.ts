@@ -5,9 +5,18 @@ import { invalidRequest, XrpcError } from '../atproto/errors.ts'
 import type { Config } from '../config.ts'
 import type { Log } from '../lib/log.ts'
 import { clientNetwork, proxyList } from './address.ts'
+import type { Account } from './account.ts'
+import { assets } from './assets.ts'
 import type { SignIn } from './oauth.ts'
-import { welcomePage } from './page.ts'
-import { corsHeaders, json, preflight, privateHeaders, refusalBody, refusalOf } from './reply.ts'
+import {
+  corsHeaders,
+  json,
+  ownHeaders,
+  preflight,
+  privateHeaders,
+  refusalBody,
+  refusalOf,
+} from './reply.ts'
 import { checkVerb, type Xrpc } from './xrpc.ts'
 
 interface Parts {
@@ -15,6 +24,7 @@ interface Parts {
   readonly version: string
   readonly xrpc: Xrpc
   readonly signIn: SignIn
+  readonly account: Account
   readonly documents: Readonly<Record<string, () => Response>>
   /** Component states for /health. */
   readonly components: () => object
@@ -77,7 +87,7 @@ export class Server {
 
   #routes(): Elysia {
     const raw = { parse: 'none' } as const
-    const { signIn, xrpc, documents, config } = this.#parts
+    const { signIn, account, xrpc, documents } = this.#parts
     const app = new Elysia()
     app.all(
       '/xrpc/_health',
@@ -90,13 +100,31 @@ export class Server {
         this.#serve(context, (visit) => xrpc.answer({ ...visit, nsid: context.params.nsid })),
       raw,
     )
-    app.get('/oauth/authorize', (context) =>
-      this.#serve(context, (visit) => signIn.authorize(visit)),
+    app.get(
+      '/oauth/authorize',
+      this.#own((visit) => signIn.authorize(visit)),
     )
-    app.get('/oauth/callback', (context) => this.#serve(context, (visit) => signIn.callback(visit)))
+    app.get(
+      '/oauth/callback',
+      this.#own((visit) => signIn.callback(visit)),
+    )
+    app.get(
+      '/oauth/status',
+      this.#own((visit) => account.status(visit)),
+    )
+    app.post(
+      '/oauth/revoke',
+      this.#own((visit) => account.revoke(visit)),
+      raw,
+    )
+    app.post(
+      '/oauth/signout',
+      this.#own((visit) => account.signOut(visit)),
+      raw,
+    )
     app.get(
       '/',
-      this.#plain(() => welcomePage(config)),
+      this.#own((visit) => account.page(visit)),
     )
     app.get(
       '/health',
@@ -106,13 +134,24 @@ export class Server {
       '/ready',
       this.#plain(() => this.#ready()),
     )
-    for (const [path, document] of Object.entries(documents)) app.get(path, this.#plain(document))
+    const plain = { ...documents, ...assets }
+    for (const [path, document] of Object.entries(plain)) app.get(path, this.#plain(document))
     app.onError(({ error, code, request }) => this.#failed({ error, code, request }))
     return app
   }
 
   #plain(answer: () => Response): (context: Context) => Promise<Response> {
     return (context) => this.#serve(context, async () => answer())
+  }
+
+  /** For people's browsers on our own pages: no other site reads along, or learns the address. */
+  #own(answer: (visit: Visit) => Promise<Response>): (context: Context) => Promise<Response> {
+    return (context) =>
+      this.#serve(context, async (visit) => {
+        const response = await answer(visit)
+        for (const [name, value] of Object.entries(ownHeaders)) response.headers.set(name, value)
+        return response
+      })
   }
 
   /** Counts a request, names it, and writes its line in the log: never a query string. */
@@ -165,15 +204,16 @@ export class Server {
   }
 
   #failed({ error, code, request }: Failure): Response {
-    if (request.method === 'OPTIONS') return preflight()
+    const isOwn = /^(https?:\/\/[^/]*)?\/oauth\//.test(request.url)
+    if (request.method === 'OPTIONS' && !isOwn) return preflight()
     const missing = new XrpcError(404, 'NotFound', 'there is nothing at this address')
-    return this.#refuse(code === 'NOT_FOUND' ? missing : error)
+    return this.#refuse(code === 'NOT_FOUND' ? missing : error, isOwn ? ownHeaders : corsHeaders)
   }
 
-  #refuse(error: unknown): Response {
+  #refuse(error: unknown, doorHeaders: Readonly<Record<string, string>> = corsHeaders): Response {
     const requestId = `${this.#prefix}-failed`
     const refusal = refusalOf(error, { log: this.#parts.log, requestId })
-    const headers = { ...corsHeaders, ...privateHeaders, ...refusal.headers }
+    const headers = { ...doorHeaders, ...privateHeaders, ...refusal.headers }
     return json(refusalBody(refusal), headers, refusal.status)
   }
 }

@@ -1,4 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
 
 /**
  * Every file of a folder as text, by file name in sorted order. A macro: import it
@@ -13,4 +14,17 @@ export function folder(path: string): Record<string, string> {
     .map((entry) => entry.name)
     .toSorted()
   return Object.fromEntries(names.map((name) => [name, readFileSync(new URL(name, place), 'utf8')]))
+}
+
+/**
+ * A script or style sheet for browsers with all that it imports, in one piece and made small. A
+ * macro as well.
+ * @param path of the entry, from the root of the project
+ */
+export function bundle(path: string): string {
+  const entry = fileURLToPath(new URL(`../../${path}`, import.meta.url))
+  // Within a macro `Bun.build` would wait for itself.
+  const build = Bun.spawnSync([process.execPath, 'build', '--target=browser', '--minify', entry])
+  if (build.exitCode !== 0) throw new Error(`${path} cannot be bundled: ${String(build.stderr)}`)
+  return String(build.stdout).trim()
 }

@@ -5,6 +5,11 @@ export function qualifyBoundary(serviceDid: string, name: string): string {
   return `${serviceDid}/${name}`
 }
 
+/** The name alone, as operators write it and people read it. */
+export function bareBoundary(boundary: string): string {
+  return boundary.slice(boundary.lastIndexOf('/') + 1)
+}
+
 export interface BoundaryRules {
   readonly serviceDid: string
   /** Every boundary that the operator configured, qualified. */

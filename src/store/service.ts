@@ -1,6 +1,7 @@
 import type { Did } from '../atproto/syntax.ts'
 import { Lru } from '../lib/lru.ts'
 import type { Budget, OutboxPlace } from './actor-outbox.ts'
+import { dropBrowserSessions } from './browser-session.ts'
 import { departureStatements, forgetDeparture, type RepoNumbers } from './departure.ts'
 import { type Admission, enforcing } from './admission.ts'
 import type { Sql, Statement } from './sql.ts'
@@ -143,7 +144,7 @@ export class ServiceStore {
       await this.#sql.run([
         { sql: 'delete from enrollment where did = $1', args: [did], rows: 1 },
         { sql: deleteBoundaries, args: [did] },
-        { sql: 'delete from browser_session where did = $1', args: [did] },
+        dropBrowserSessions(did),
         { sql: insertEvent, args: [did, 'unenroll', new Date().toISOString()] },
         ...departureStatements(departure),
         { sql: markDirty, args: [did] },

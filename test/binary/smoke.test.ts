@@ -79,6 +79,17 @@ describe.skipIf(!isBuilt)('the built binary, started in an empty folder', () => 
     await eventually('stub', () => network.getRecord(params))
   })
 
+  test('shows its page, with style and script', async () => {
+    const page = await (await fetch(stratos.url)).text()
+    const paths = new Set(page.match(/\/page\.(css|js|svg)\?v=\w+/g))
+    expect(paths.size).toBe(3)
+    for (const path of paths) {
+      const file = await fetch(`${stratos.url}${path}`)
+      expect(file.status).toBe(200)
+      expect((await file.text()).length).toBeGreaterThan(200)
+    }
+  })
+
   test('ends in order on SIGTERM, and goes on with its data', async () => {
     expect(await stratos.terminate()).toBe(0)
     await stratos.run()

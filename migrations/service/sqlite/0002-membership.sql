@@ -87,6 +87,8 @@ create table browser_session (
 
 create index browser_session_did on browser_session (did);
 
+create index browser_session_expiry on browser_session ("expiresAtMs");
+
 -- Keys of the confidential OAuth client, as private JWKs: one that new sign-ins use, one that is
 -- published and used next, and former ones that sessions still need.
 create table oauth_key (

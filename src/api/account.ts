@@ -1,0 +1,124 @@
+import { invalidRequest } from '../atproto/errors.ts'
+import type { Did } from '../atproto/syntax.ts'
+import type { Config } from '../config.ts'
+import type { Log } from '../lib/log.ts'
+import { readJson } from './body.ts'
+import type { Browsers } from './browser.ts'
+import { withCookies } from './cookie.ts'
+import { sameOnLoopback } from './loopback.ts'
+import { wantsPage } from './page.ts'
+import { memberPage } from './pages/member.ts'
+import { strangerPage, welcomePage } from './pages/welcome.ts'
+import { json, privateHeaders, refusalBody, refusalOf } from './reply.ts'
+import { type Standing, type StandingSources, standingOf } from './standing.ts'
+
+interface Parts extends StandingSources {
+  readonly config: Config
+  readonly browsers: Browsers
+  /** Ends a membership; succeeds where there is none. */
+  readonly leave: (did: Did, requestId: string) => Promise<void>
+  readonly log: Log
+}
+
+interface Visit {
+  readonly request: Request
+  readonly url: URL
+  readonly requestId: string
+}
+
+/** What people see and do on our own pages: read, look, leave. @see protocol.md, section 4.1 */
+export class Account {
+  readonly #parts: Parts
+
+  constructor(parts: Parts) {
+    this.#parts = parts
+  }
+
+  /** `GET /`: for strangers what this is, for members where they stand. */
+  async page({ request, url }: Visit): Promise<Response> {
+    const { config, browsers } = this.#parts
+    const elsewhere = url.hostname === 'localhost' ? sameOnLoopback(url, config) : undefined
+    if (elsewhere !== undefined && wantsPage(request)) {
+      return new Response(null, {
+        status: 302,
+        headers: { ...privateHeaders, location: elsewhere },
+      })
+    }
+    const did = await browsers.visitor(request)
+    if (did === undefined) return welcomePage(config)
+    const standing = await standingOf(did, this.#parts)
+    const { membership } = standing
+    if (membership === undefined) return strangerPage(standing, config)
+    return memberPage({ ...standing, membership }, config)
+  }
+
+  /** `GET /oauth/status` */
+  status(visit: Visit): Promise<Response> {
+    return this.#answer(visit, async ({ request }) => {
+      const did = await this.#parts.browsers.require(request, 'read')
+      return json(statusOf(await standingOf(did, this.#parts)), privateHeaders)
+    })
+  }
+
+  /** `POST /oauth/revoke`: leaves the service, and with it every browser. */
+  revoke(visit: Visit): Promise<Response> {
+    return this.#answer(visit, async ({ request, requestId }) => {
+      const { browsers, leave, log } = this.#parts
+      const did = await browsers.require(request, 'change')
+      await takeEmptyBody(request)
+      await leave(did, requestId)
+      log.info('enrollment.left', { did, requestId })
+      return withCookies(json({ success: true }, privateHeaders), await browsers.end(request))
+    })
+  }
+
+  /** `POST /oauth/signout`: leaves this browser. */
+  signOut(visit: Visit): Promise<Response> {
+    return this.#answer(visit, async ({ request }) => {
+      const { browsers } = this.#parts
+      await browsers.require(request, 'change')
+      await takeEmptyBody(request)
+      return withCookies(json({ success: true }, privateHeaders), await browsers.end(request))
+    })
+  }
+
+  async #answer(visit: Visit, work: (visit: Visit) => Promise<Response>): Promise<Response> {
+    const { requestId } = visit
+    try {
+      return await work(visit)
+    } catch (error) {
+      const refusal = refusalOf(error, { log: this.#parts.log, requestId })
+      const headers = { ...privateHeaders, ...refusal.headers, 'x-request-id': requestId }
+      return json(refusalBody(refusal), headers, refusal.status)
+    }
+  }
+}
+
+/** As `zone.stratos.enrollment.status`, with what only the person themselves is to know. */
+function statusOf({ did, handle, membership, session, missingScopes }: Standing): object {
+  const name = handle === undefined ? {} : { handle }
+  if (membership === undefined) return { did, ...name, enrolled: false, session, missingScopes }
+  const { active, enrolledAt, signingKey, rkey: enrollmentRkey, boundaries } = membership
+  return {
+    did,
+    ...name,
+    enrolled: true,
+    active,
+    enrolledAt,
+    signingKey,
+    enrollmentRkey,
+    boundaries: boundaries.map((value) => ({ value })),
+    session,
+    missingScopes,
+  }
+}
+
+/** Nothing can be said with a change yet, so nothing said is overheard. */
+async function takeEmptyBody(request: Request): Promise<void> {
+  const body = await readJson(request, bodyBytesMax)
+  const isEmpty = typeof body === 'object' && body !== null && !Array.isArray(body)
+  if (!isEmpty || Object.keys(body).length > 0) throw invalidRequest('the body must be {}')
+}
+
+/** For `{}` and some air. */
+const bodyBytesMax = 1024
