@@ -1,7 +1,8 @@
+import { createInterface } from 'node:readline/promises'
+import { admin } from './cli/admin.ts'
 import { ConfigError, describeVariables, readConfig } from './config.ts'
 import { createLog } from './lib/log.ts'
 import { MigrationError } from './store/migrate.ts'
-import { serve } from './serve.ts'
 import packageJson from '../package.json' with { type: 'json' }
 
 const { version } = packageJson
@@ -9,16 +10,21 @@ const { version } = packageJson
 const usage = `Stratos ${version}: private, boundary-scoped records for AT Protocol accounts
 
   stratos serve     run the service
+  stratos admin     look after a running service; "stratos admin help" lists how
   stratos help      this text
   stratos version   the version alone
 
 Variables of the environment:
 `
 
-async function main(command: string | undefined): Promise<void> {
+async function main([command, ...args]: readonly string[]): Promise<void> {
   switch (command) {
     case 'serve':
       return await run()
+    case 'admin':
+      // Not `exit`: what was printed into a pipe may still be on its way.
+      process.exitCode = await lookAfter(args)
+      return
     case undefined:
     case 'help':
     case '--help':
@@ -31,6 +37,17 @@ async function main(command: string | undefined): Promise<void> {
   }
 }
 
+async function lookAfter(args: readonly string[]): Promise<number> {
+  process.stdout.on('error', (error) => {
+    // The other end of the pipe has seen enough, as `head` soon has.
+    if ('code' in error && error.code === 'EPIPE') process.exit(0)
+    throw error
+  })
+  const isTerminal = process.stdin.isTTY && process.stderr.isTTY
+  const around = { env: process.env, version, print, tell }
+  return await admin(args, isTerminal ? { ...around, ask } : around)
+}
+
 async function run(): Promise<void> {
   // Databases hold sessions and private text: nobody else on this machine reads them.
   process.umask(0o077)
@@ -38,6 +55,8 @@ async function run(): Promise<void> {
   const log = createLog(config.logLevel, (line) => process.stderr.write(`${line}\n`))
   // A fault of ours in work that nobody waits for: told like any other, with the service going on.
   process.on('unhandledRejection', (error) => log.error('unhandled', { error }))
+  // Not above: what a service needs would hold up every other command.
+  const { serve } = await import('./serve.ts')
   const running = await serve(config, {
     log,
     version,
@@ -65,8 +84,24 @@ function print(text: string): void {
   process.stdout.write(`${text}\n`)
 }
 
+function tell(text: string): void {
+  process.stderr.write(`${text}\n`)
+}
+
+/** One line from the terminal; empty when it ends without one. */
+async function ask(question: string): Promise<string> {
+  const lines = createInterface({ input: process.stdin, output: process.stderr })
+  const ended = Promise.withResolvers<string>()
+  lines.once('close', () => ended.resolve(''))
+  try {
+    return await Promise.race([lines.question(question), ended.promise])
+  } finally {
+    lines.close()
+  }
+}
+
 function fail(message: string): never {
-  process.stderr.write(`${message}\n`)
+  tell(message)
   process.exit(1)
 }
 
@@ -85,7 +120,7 @@ function hintFor(error: Error): string | undefined {
 }
 
 try {
-  await main(process.argv[2])
+  await main(process.argv.slice(2))
 } catch (error) {
   if (error instanceof ConfigError) fail(error.problems.join('\n'))
   if (error instanceof MigrationError) fail(error.message)

@@ -8,6 +8,7 @@ import { publicDocuments } from './api/documents.ts'
 import { membershipMethods } from './api/membership.ts'
 import { oauthKeyMethods } from './api/oauth-key.ts'
 import { SignIn } from './api/oauth.ts'
+import { operatorMethods } from './api/operator.ts'
 import { repoMethods } from './api/repo.ts'
 import { Server } from './api/server.ts'
 import { ServiceAuth } from './api/service-auth.ts'
@@ -51,6 +52,7 @@ import { finishRemovals } from './store/actor-folder.ts'
 import { DepartureStore } from './store/departure.ts'
 import { AllowList } from './store/allow-list.ts'
 import { migrateSqlite } from './store/migrate.ts'
+import { Roster } from './store/roster.ts'
 import { OauthKeyStore } from './store/oauth-key.ts'
 import { OauthStates } from './store/oauth-state.ts'
 import { BrowserSessions } from './store/browser-session.ts'
@@ -130,6 +132,7 @@ function storesOver(sql: Sql) {
   return {
     sql,
     store: new ServiceStore(sql),
+    roster: new Roster(sql),
     departures: new DepartureStore(sql),
     sessions: new BrowserSessions(sql),
     states: new OauthStates(sql),
@@ -318,6 +321,7 @@ function doors(parts: Parts, { log, version }: Surroundings): Server {
   const methods = methodTable(schemas, {
     ...repoMethods({ ...parts, wantsStubs: config.stubs === 'full' }),
     ...membershipMethods({ ...parts, boundaries: config.boundaries }),
+    ...operatorMethods({ ...parts, boundaries: config.boundaries }),
     ...syncMethods(parts),
     ...oauthKeyMethods(parts),
     ...takedownMethods({ ...parts, log }),

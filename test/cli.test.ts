@@ -177,7 +177,7 @@ describe('the program tells', () => {
       for (const { name, fallback, text: meaning } of describeVariables()) {
         expect(text).toContain(`\n  ${name}\n      ${meaning} Default: ${fallback}.`)
       }
-      for (const command of ['serve', 'help', 'version']) {
+      for (const command of ['serve', 'admin', 'help', 'version']) {
         expect(text).toContain(`\n  stratos ${command} `)
       }
     }

@@ -3,7 +3,7 @@ import { assert, unreachable } from '../lib/assert.ts'
 import type { Enrollments } from '../service/enrollment.ts'
 import type { Enrollment } from '../store/service.ts'
 import type { Caller } from './caller.ts'
-import { text, texts } from './members.ts'
+import { text } from './members.ts'
 import type { Answer, Call, Method } from './xrpc.ts'
 
 /** Methods on who is enrolled and in which boundaries. @see protocol.md, section 4.5 */
@@ -21,6 +21,10 @@ export function membershipMethods(parts: {
       audience: 'anyone',
       handle: (call) => status(call, enrollments),
     },
+    'zone.stratos.identity.resolveEnrollments': {
+      audience: 'anyone',
+      handle: (call) => resolve(call, enrollments),
+    },
     'zone.stratos.enrollment.unenroll': {
       audience: 'user',
       tokens: 'single-use',
@@ -28,15 +32,6 @@ export function membershipMethods(parts: {
         assert(caller.kind === 'user', 'the door lets people in and nobody else')
         await enrollments.unenroll(caller.did, requestId)
         return { body: { success: true } }
-      },
-    },
-    'zone.stratos.admin.setBoundaries': {
-      audience: 'admin',
-      handle: async ({ input, requestId }) => {
-        const did = parseDid(text(input, 'did') ?? '')
-        const wanted = texts(input, 'boundaries')
-        const set = await enrollments.setBoundaries(did, wanted, requestId)
-        return { body: { did, boundaries: set } }
       },
     },
   }
@@ -66,6 +61,15 @@ async function status({ params, caller }: Call, enrollments: Enrollments): Promi
       ...(attestation === undefined ? {} : { attestation }),
     },
   }
+}
+
+/** The short form of `status`, by the same rule. */
+async function resolve({ params, caller }: Call, enrollments: Enrollments): Promise<Answer> {
+  const did = parseDid(text(params, 'did') ?? '')
+  const enrollment = await enrollments.member(did)
+  if (enrollment === undefined) return { body: { did, enrolled: false, boundaries: [] } }
+  const boundaries = (await shownBoundaries({ caller, enrollment }, enrollments)) ?? []
+  return { body: { did, enrolled: true, boundaries } }
 }
 
 async function shownBoundaries(

@@ -25,6 +25,7 @@ import {
   seesNothing,
   viewOf,
 } from './caller.ts'
+import { describeAccount } from './describe.ts'
 import { cidOf, flag, number, text } from './members.ts'
 import { findTargets } from './targets.ts'
 import type { Answer, Call, Method } from './xrpc.ts'
@@ -48,6 +49,7 @@ export function repoMethods(parts: RepoParts): Record<string, Method> {
     deleteRecord: { audience: 'user', handle: (call) => repo.deleteRecord(call) },
     getRecord: { audience: 'anyone', handle: (call) => repo.getRecord(call) },
     listRecords: { audience: 'anyone', handle: (call) => repo.listRecords(call) },
+    describeRepo: { audience: 'anyone', handle: (call) => repo.describeRepo(call) },
   }
   return Object.fromEntries(
     Object.entries(methods).flatMap(([name, method]) => [
@@ -131,6 +133,21 @@ class RepoDoor {
     const { rev, records, last } = await this.#parts.call(did, requestId, ask)
     const body = { records, ...(last === undefined ? {} : { cursor: last }) }
     return { body, headers: revHeader(caller, { did, rev }) }
+  }
+
+  /** Whoever sees no record of a repo learns no more than of one that does not exist. */
+  async describeRepo(call: Call): Promise<Answer> {
+    const { params, caller, requestId } = call
+    const repo = text(params, 'repo') ?? ''
+    const did = await this.#repo(params, caller)
+    if (did === undefined) throw repoNotFound(repo)
+    const view = await viewOf(caller, { did, isAbout: () => true }, this.#parts)
+    if (view === undefined || seesNothing(view)) throw repoNotFound(repo)
+    const ask = { kind: 'collections', view } as const
+    const { collections } = await this.#parts.call(did, requestId, ask)
+    const isOwn = caller.kind === 'admin' || owns(caller, did)
+    if (collections.length === 0 && !isOwn) throw repoNotFound(repo)
+    return { body: { ...(await describeAccount(did, this.#parts.identities)), collections } }
   }
 
   async #write(

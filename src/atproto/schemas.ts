@@ -10,6 +10,7 @@ export const schemaDocs = lexiconDocs([
   'com.atproto.admin.updateSubjectStatus',
   'com.atproto.repo.createRecord',
   'com.atproto.repo.deleteRecord',
+  'com.atproto.repo.describeRepo',
   'com.atproto.repo.getRecord',
   'com.atproto.repo.listRecords',
   'com.atproto.sync.getRepo',

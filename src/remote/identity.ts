@@ -53,7 +53,7 @@ export interface LookUp {
 export class Identities {
   readonly #resolver: DidResolver
   readonly #options: IdentitiesOptions
-  readonly #known = new Lru<Did, Known>(didsKnownMax)
+  readonly #known = new Lru<Did, Known>(knownCharsMax)
   readonly #asking: Asking<Did, Known>
   readonly #handles: Handles
 
@@ -102,6 +102,15 @@ export class Identities {
   }
 
   /**
+   * The whole document; undefined for one that is too large to be kept.
+   * @throws DidNotResolved
+   */
+  async document(did: Did): Promise<object | undefined> {
+    const { document } = await this.#identity(did, {})
+    return document === undefined ? undefined : JSON.parse(document)
+  }
+
+  /**
    * The handle that the document claims. Whether the handle agrees is `resolveHandle`'s business.
    * @throws DidNotResolved
    */
@@ -133,7 +142,7 @@ export class Identities {
       const startedAt = this.#options.now()
       const outcome = await this.#resolve(did)
       const next = merge(this.#known.get(did), outcome, { fresh, startedAt })
-      this.#known.set(did, next)
+      this.#known.set(did, next, factsChars + (next.identity?.document?.length ?? 0))
       if (typeof outcome !== 'string' && outcome.pdsEndpoint !== undefined) {
         this.#options.onResolved?.(did, outcome.pdsEndpoint)
       }
@@ -178,8 +187,12 @@ const staleMs = 60 * 60_000
 const failureMs = 60_000
 const forcedEveryMs = 60_000
 const lookUpTimeoutMs = 3000
-/** Some 500 bytes each, and never over 4 kB. */
-const didsKnownMax = 10_000
+/** Over all DIDs: some 20,000 with documents of the usual size. */
+const knownCharsMax = 32 * 1024 * 1024
+/** What is known of a DID beside its document. */
+const factsChars = 500
+/** Of a document that is kept whole: those of strangers must not push out everybody else's. */
+const documentCharsMax = 16 * 1024
 /** The largest that people have are a few kB. */
 const documentBytesMax = 64 * 1024
 /** As long as a DNS name can be, with scheme and port. */
@@ -208,6 +221,8 @@ interface Identity {
   readonly signingKey: string | undefined
   readonly pdsEndpoint: string | undefined
   readonly handle: Handle | undefined
+  /** As JSON, unless it is too large. */
+  readonly document: string | undefined
 }
 
 /** Times are those at which the look-up started. */
@@ -242,7 +257,9 @@ function merge(
 }
 
 function identityOf(document: DidDocument): Identity {
+  const text = JSON.stringify(document)
   return {
+    document: text.length <= documentCharsMax ? text : undefined,
     signingKey: signingKeyOf(document),
     pdsEndpoint: originOf(getPds(document)),
     handle: handleOf(document),

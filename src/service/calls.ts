@@ -8,6 +8,7 @@ import type {
   OutboxKey,
   OutboxPlace,
   OutboxRow,
+  OutboxState,
 } from '../store/actor-outbox.ts'
 import type { RepoNumbers } from '../store/departure.ts'
 import type { Targets } from './targets.ts'
@@ -28,10 +29,14 @@ export type ActorCall =
   | ({ readonly kind: 'list' } & ListCall)
   /** Boundaries of those of the records that `view` may see. */
   | { readonly kind: 'targets'; readonly uris: readonly AtUri[]; readonly view: View }
+  /** Collections with a record that `view` may see. */
+  | { readonly kind: 'collections'; readonly view: View }
   /** The whole repo; of the records in `except` the tree and their CIDs, not their content. */
   | { readonly kind: 'export'; readonly except: readonly AtUri[] }
   | { readonly kind: 'queue'; readonly outbox: readonly OutboxEntry[] }
   | { readonly kind: 'outbox'; readonly limit: number }
+  /** What the outbox holds, with `parkedMax` of the rows that were given up. */
+  | { readonly kind: 'outbox-state'; readonly parkedMax: number }
   /** What became of a row, and what that left of the budget. */
   | {
       readonly kind: 'report'
@@ -90,9 +95,11 @@ export interface ActorAnswers {
   read: { readonly rev: Tid; readonly record: RecordAnswer | null }
   list: { readonly rev: Tid; readonly records: readonly RecordAnswer[]; readonly last?: Rkey }
   targets: { readonly boundaries: Targets }
+  collections: { readonly collections: readonly Nsid[] }
   export: { readonly bytes: Uint8Array<ArrayBuffer> }
   queue: Record<string, never>
   outbox: { readonly rows: readonly OutboxRow[]; readonly budget?: Budget }
+  'outbox-state': OutboxState
   report: Record<string, never>
   restub: { readonly queued: number; readonly next?: string }
   leave: {

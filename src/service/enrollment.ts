@@ -8,6 +8,7 @@ import type { OutboxEntry } from '../store/actor-outbox.ts'
 import type { DepartureStore, RepoNumbers } from '../store/departure.ts'
 import type { Enrollment, ServiceStore } from '../store/service.ts'
 import { type Attestation, attest } from './attestation.ts'
+import { boundariesOfPersonMax } from './boundary.ts'
 import type { ActorAnswers, CallActor } from './calls.ts'
 import { enrollmentCollection } from './collections.ts'
 import type { Outbox } from './outbox.ts'
@@ -109,23 +110,29 @@ export class Enrollments {
 
   /**
    * Replaces someone's boundaries; the next read and write go by the new set.
+   * @returns those that the service has
    * @throws XrpcError 404 NotEnrolled, 400 InvalidRequest for a boundary that the service lacks
    */
-  async setBoundaries(did: Did, names: readonly string[], requestId: string): Promise<string[]> {
-    for (const name of names) {
-      if (!this.#rules.boundaries.includes(name)) {
-        throw invalidRequest(`this service has no boundary ${JSON.stringify(name)}`)
-      }
-    }
-    const boundaries = [...new Set(names)].sort()
-    await this.#turns.run(did, async () => {
-      if ((await this.member(did)) === undefined) {
-        throw new XrpcError(404, 'NotEnrolled', `${did} is not enrolled on this service`)
-      }
-      await this.#store.setBoundaries(did, boundaries)
-      await this.#tryQueue(did, requestId)
-    })
-    return boundaries
+  async setBoundaries(
+    did: Did,
+    names: readonly string[],
+    requestId: string,
+  ): Promise<readonly string[]> {
+    for (const name of names) this.#checkName(name)
+    return await this.#change(did, requestId, () => names)
+  }
+
+  /** Adds one to what is stored, as `setBoundaries` otherwise. */
+  async addBoundary({ did, boundary, requestId }: BoundaryChange): Promise<readonly string[]> {
+    this.#checkName(boundary)
+    return await this.#change(did, requestId, (stored) => [...stored, boundary])
+  }
+
+  /** Takes one from what is stored, as `setBoundaries` otherwise. */
+  async removeBoundary({ did, boundary, requestId }: BoundaryChange): Promise<readonly string[]> {
+    this.#checkName(boundary)
+    const next = (stored: readonly string[]) => stored.filter((name) => name !== boundary)
+    return await this.#change(did, requestId, next)
   }
 
   /**
@@ -232,6 +239,40 @@ export class Enrollments {
     }
   }
 
+  #checkName(name: string): void {
+    if (this.#rules.boundaries.includes(name)) return
+    throw invalidRequest(`this service has no boundary ${JSON.stringify(name)}`)
+  }
+
+  /**
+   * Decides and stores a set in the person's turn: of two changes at once none is lost. A change
+   * that changes nothing writes nothing, here or on the PDS.
+   * @param next the new set from what is stored, names that the service lacks included
+   */
+  async #change(
+    did: Did,
+    requestId: string,
+    next: (stored: readonly string[]) => readonly string[],
+  ): Promise<readonly string[]> {
+    return await this.#turns.run(did, async () => {
+      const enrollment = await this.#store.enrollment(did)
+      if (enrollment === undefined) throw notEnrolled(did)
+      const { boundaries: stored } = enrollment
+      const boundaries = [...new Set(next(stored))].sort()
+      if (boundaries.length > Math.max(boundariesOfPersonMax, stored.length)) {
+        throw invalidRequest(
+          `a person is in at most ${boundariesOfPersonMax} boundaries, ` +
+            'those that the service no longer has included; set replaces all of them',
+        )
+      }
+      if (!Bun.deepEquals(boundaries, stored)) {
+        await this.#store.setBoundaries(did, boundaries)
+        await this.#tryQueue(did, requestId)
+      }
+      return this.#present({ ...enrollment, boundaries }).boundaries
+    })
+  }
+
   attestation(enrollment: Enrollment): Attestation {
     const { did, signingKey, boundaries } = enrollment
     return attest({ did, signingKey, boundaries }, this.#key)
@@ -284,6 +325,13 @@ export class Enrollments {
   }
 }
 
+interface BoundaryChange {
+  readonly did: Did
+  /** Qualified. */
+  readonly boundary: string
+  readonly requestId: string
+}
+
 /** After another configuration the records of everybody may be due. */
 const shownEvery = 1_000
 
@@ -293,6 +341,10 @@ function withRecord(record: OutboxEntry, left: readonly OutboxEntry[]): OutboxEn
     collection === record.collection && rkey === record.rkey
   const pdsCid = left.find(isAtKey)?.pdsCid ?? null
   return [{ ...record, pdsCid }, ...left.filter((entry) => !isAtKey(entry))]
+}
+
+function notEnrolled(did: Did): XrpcError {
+  return new XrpcError(404, 'NotEnrolled', `${did} is not enrolled on this service`)
 }
 
 /** The service DID as a record key: `%` is not allowed there. */

@@ -2,6 +2,7 @@ import type { Did } from '../atproto/syntax.ts'
 import { unreachable } from '../lib/assert.ts'
 import type { Budget, OutboxKey, OutboxRow } from '../store/actor-outbox.ts'
 import type { DepartureStore } from '../store/departure.ts'
+import type { ServiceStore } from '../store/service.ts'
 import type { CallActor, RowOutcome } from './calls.ts'
 
 /** Where the rows of one person come from, and who is told what became of them. */
@@ -15,10 +16,12 @@ export interface OutboxSource {
 export class ActorSource implements OutboxSource {
   readonly #did: Did
   readonly #call: CallActor
+  readonly #store: ServiceStore
 
-  constructor(did: Did, call: CallActor) {
+  constructor(did: Did, parts: { readonly call: CallActor; readonly store: ServiceStore }) {
     this.#did = did
-    this.#call = call
+    this.#call = parts.call
+    this.#store = parts.store
   }
 
   async read(limit: number) {
@@ -26,6 +29,8 @@ export class ActorSource implements OutboxSource {
   }
 
   async report(row: OutboxKey, outcome: RowOutcome, budget: Budget): Promise<void> {
+    // First: a mark too many costs a look, a row without one is never found.
+    if (outcome.kind === 'parked') await this.#store.markParked(this.#did)
     await this.#call(this.#did, requestId, { kind: 'report', row, outcome, budget })
   }
 }

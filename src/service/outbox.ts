@@ -1,4 +1,5 @@
 import type { Did } from '../atproto/syntax.ts'
+import { unreachable } from '../lib/assert.ts'
 import { backoffMs } from '../lib/backoff.ts'
 import type { Log } from '../lib/log.ts'
 import { Turns } from '../lib/turns.ts'
@@ -42,6 +43,7 @@ export interface OutboxParts {
  * - Rows live in the actor's database; here are only the names of actors that may have some.
  * - Such a name is in `outbox_dirty` before the first row is acknowledged, and goes only when the
  *   actor's outbox was seen empty with no write under way.
+ * - An actor that has rows which were given up is in `outbox_parked`, for the operator.
  * - One actor is delivered by one task at a time, in order; many actors at once.
  *
  * For example: a write holds alice, its row is stored, the process is killed. At the next start
@@ -113,6 +115,25 @@ export class Outbox {
       parked: count('parked'),
     }
     return { actors, rows: { ...this.#counters } }
+  }
+
+  /** What is done for an actor at the moment. */
+  stateOf(did: Did): 'idle' | 'queued' | 'running' | 'delayed' | 'session-lost' {
+    const state = this.#actors.get(did)?.state
+    switch (state) {
+      case undefined:
+        return 'idle'
+      case 'resting':
+        return 'queued'
+      case 'parked':
+        return 'session-lost'
+      case 'queued':
+      case 'running':
+      case 'delayed':
+        return state
+      default:
+        return unreachable(state)
+    }
   }
 
   /** A stub that cannot be written: the person has not granted that. */
@@ -206,7 +227,7 @@ export class Outbox {
       if (leaves) return await this.#deliverDeparture(did)
       // Without a row the enrollment did not come about, and neither did anything it queued.
       if ((await store.enrollment(did)) === undefined) return { kind: 'empty' }
-      return await this.#deliverFrom(did, new ActorSource(did, call))
+      return await this.#deliverFrom(did, new ActorSource(did, { call, store }))
     } catch (error) {
       // The repo was closed under our hands: what is left of it is in the departure now.
       if (!leaves && (await departed().catch(() => false))) return { kind: 'later', waitMs: 0 }
@@ -235,12 +256,23 @@ export class Outbox {
     return await deliver({ ...about, stopped, count })
   }
 
+  /** To be called when nothing is delivered, and so nothing given up meanwhile. */
+  async #clearParked(did: Did): Promise<void> {
+    const { store, call } = this.#parts
+    if (!(await store.isParked(did))) return
+    const isHere = (await store.enrollment(did)) !== undefined
+    const ask = { kind: 'outbox-state', parkedMax: 0 } as const
+    if (isHere && (await call(did, 'outbox', ask)).parkedCount > 0) return
+    await store.clearParked(did)
+  }
+
   async #clear(did: Did, actor: Actor): Promise<void> {
     await this.#marks.run(did, async () => {
       if (actor.holds > 0 || actor.state !== 'resting') return
       // Out of the map first: a hold that comes now waits for this turn and marks anew.
       this.#actors.delete(did)
       try {
+        await this.#clearParked(did)
         await this.#parts.store.clearOutbox(did)
       } catch (error) {
         // The mark stays, and costs one look at the next start.

@@ -93,12 +93,18 @@ export class Engine {
         return await this.#reads.list(did, request)
       case 'targets':
         return await this.#reads.targets(did, request)
+      case 'collections':
+        return {
+          collections: await this.#actors.use(did, ({ store }) => store.collections(request.view)),
+        }
       case 'export':
         return { bytes: await this.#reads.export(did, request.except) }
       case 'queue':
         return await this.#outboxes.queue(did, request.outbox)
       case 'outbox':
         return await this.#outboxes.rows(did, request.limit)
+      case 'outbox-state':
+        return await this.#outboxes.state(did, request.parkedMax)
       case 'report':
         return await this.#outboxes.report(did, request)
       case 'restub':

@@ -35,6 +35,10 @@ export class Outboxes {
     })
   }
 
+  async state(did: Did, parkedMax: number): Promise<ActorAnswers['outbox-state']> {
+    return await this.#use(did, (outbox) => outbox.state(parkedMax))
+  }
+
   async report(did: Did, { row, outcome, budget }: Report): Promise<ActorAnswers['report']> {
     await this.#use(did, async (outbox) => {
       switch (outcome.kind) {

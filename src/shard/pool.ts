@@ -94,6 +94,7 @@ const limited: ReadonlySet<ActorCall['kind']> = new Set([
   'read',
   'list',
   'targets',
+  'collections',
   'export',
 ])
 

@@ -84,3 +84,44 @@ function exceptKeys(
     args,
   }
 }
+
+/**
+ * Names that may be collections with a visible record: a table `candidate` of names, and the
+ * records `r` of each, still to be checked. Each step of the table is one look into an index, so
+ * that the cost depends on the number of collections, not of records.
+ */
+export function candidateCollections(
+  did: Did,
+  view: View,
+): { table: string; records: string; args: SqlValue[] } {
+  const prefix = `at://${did}/`
+  const boundaries = view === 'all' ? 'all' : view.boundaries
+  if (boundaries === 'all') {
+    // '0' is the character after '/': no URI stands between a collection's last and this.
+    return {
+      table: `with recursive candidate (name) as (
+        select (select collection from stratos_record order by uri limit 1)
+        union all
+        select (select n.collection from stratos_record n
+            where n.uri > $1 || candidate.name || '0' order by n.uri limit 1)
+          from candidate where candidate.name is not null)`,
+      records: `stratos_record r
+        where r.uri > $1 || candidate.name || '/' and r.uri < $1 || candidate.name || '0'`,
+      args: [prefix],
+    }
+  }
+  const starts = boundaries.map((_, index) => `($${index + 2}, '')`).join(', ')
+  return {
+    table: `with recursive candidate (boundary, name) as (
+      values ${starts}
+      union all
+      select candidate.boundary, (select n.collection from stratos_record_boundary n
+          where n.boundary = candidate.boundary and n.collection > candidate.name
+          order by n.collection limit 1)
+        from candidate where candidate.name is not null)`,
+    records: `stratos_record_boundary o
+      join stratos_record r on r.uri = $1 || o.collection || '/' || o.rkey
+      where o.boundary = candidate.boundary and o.collection = candidate.name`,
+    args: [prefix, ...boundaries],
+  }
+}

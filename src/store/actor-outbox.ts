@@ -1,5 +1,6 @@
 import type { Nsid, Rkey } from '../atproto/syntax.ts'
 import type { Cid } from '../atproto/cid.ts'
+import { assert } from '../lib/assert.ts'
 import type { Sql, Statement } from './sql.ts'
 
 /** What has to be on the PDS at one key: a record, or nothing. */
@@ -38,6 +39,22 @@ export interface OutboxPlace {
   readonly pdsCid: string | null
 }
 
+/** What is in an outbox, for the operator. */
+export interface OutboxState {
+  readonly pending: number
+  /** When the oldest pending row is due; absent unless a try of it has failed. */
+  readonly nextAttemptAtMs?: number
+  readonly parkedCount: number
+  /** The first ones. */
+  readonly parked: readonly ParkedRow[]
+}
+
+export interface ParkedRow {
+  readonly collection: Nsid
+  readonly rkey: Rkey
+  readonly reason: string
+}
+
 interface UnannouncedRow {
   readonly uri: string
   readonly cid: Cid
@@ -72,6 +89,10 @@ const unpark = `update stratos_outbox
   set parked = null, pending = 1, attempts = 0, "nextAttemptAtMs" = 0 where parked is not null`
 const nextRows = `select collection, rkey, position, record, "pdsCid", attempts,
   "nextAttemptAtMs" from stratos_outbox where pending = 1 order by position limit $1`
+const countRows = `select (select count(*) from stratos_outbox where pending = 1) as pending,
+  (select count(*) from stratos_outbox where parked is not null) as "parkedCount"`
+const selectParked = `select collection, rkey, parked as reason from stratos_outbox
+  where parked is not null order by collection, rkey limit $1`
 const selectPlaces = `select collection, rkey, "pdsCid" from stratos_outbox
   order by collection, rkey`
 const selectBudget = 'select points, "pointsAtMs" from stratos_outbox_budget'
@@ -113,6 +134,13 @@ export class ActorOutbox {
   /** The oldest undelivered rows, in the order in which they must be delivered. */
   async rows(limit: number): Promise<OutboxRow[]> {
     return await this.#sql.all<OutboxRow>(nextRows, limit)
+  }
+
+  /** How much there is, and which rows were given up, `parkedMax` of them at most. */
+  async state(parkedMax: number): Promise<OutboxState> {
+    const [counts] = await this.#sql.all<OutboxCounts>(countRows)
+    const parked = await this.#sql.all<ParkedRow>(selectParked, parkedMax)
+    return outboxState({ counts, oldest: (await this.rows(1))[0], parked })
   }
 
   /** Undefined while nothing was ever used. */
@@ -168,6 +196,19 @@ export class ActorOutbox {
   }): Promise<UnannouncedRow[]> {
     return await this.#sql.all(selectUnannounced, range.after, range.end, range.limit)
   }
+}
+
+export type OutboxCounts = Pick<OutboxState, 'pending' | 'parkedCount'>
+
+export function outboxState(found: {
+  readonly counts: OutboxCounts | undefined
+  readonly oldest: OutboxRow | undefined
+  readonly parked: readonly ParkedRow[]
+}): OutboxState {
+  const { counts, oldest, parked } = found
+  assert(counts !== undefined, 'a query of two numbers has one row')
+  const failed = oldest !== undefined && oldest.attempts > 0
+  return { ...counts, ...(failed ? { nextAttemptAtMs: oldest.nextAttemptAtMs } : {}), parked }
 }
 
 function keyOf(row: OutboxKey): (string | number)[] {

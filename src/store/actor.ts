@@ -1,6 +1,12 @@
 import type { Cid } from '../atproto/cid.ts'
 import type { AtUri, Did, Nsid, Rkey, Tid } from '../atproto/syntax.ts'
-import { type ListedRow, type ListQuery, listStatement, pageBytesMax } from './actor-list.ts'
+import {
+  candidateCollections,
+  type ListedRow,
+  type ListQuery,
+  listStatement,
+  pageBytesMax,
+} from './actor-list.ts'
 import { ActorOutbox, type OutboxEntry, queueStatement } from './actor-outbox.ts'
 import { parametersFor } from './parameters.ts'
 import type { Sql, SqlValue, Statement } from './sql.ts'
@@ -182,6 +188,17 @@ export class ActorStore {
       if (block !== undefined) page.push({ ...row, content: block.content })
     }
     return page
+  }
+
+  /** Collections with a record that `view` may see. */
+  async collections(view: View): Promise<Nsid[]> {
+    if (view !== 'all' && view.boundaries.length === 0) return []
+    const { table, records, args } = candidateCollections(this.#did, view)
+    const condition = visible(view, args.length + 1)
+    const sql = `${table} select distinct name from candidate
+      where exists (select 1 from ${records} and ${condition.sql}) order by name`
+    const rows = await this.#sql.all<{ name: Nsid }>(sql, ...args, ...condition.args)
+    return rows.map(({ name }) => name)
   }
 
   /** CID and content of the records that `view` may see, in the order of the tree. */

@@ -1,5 +1,14 @@
 import type { Did, Tid } from '../atproto/syntax.ts'
-import type { Budget, OutboxKey, OutboxPlace, OutboxRow } from './actor-outbox.ts'
+import {
+  type Budget,
+  type OutboxCounts,
+  type OutboxKey,
+  type OutboxPlace,
+  type OutboxRow,
+  type OutboxState,
+  outboxState,
+  type ParkedRow,
+} from './actor-outbox.ts'
 import type { Sql, Statement } from './sql.ts'
 
 /** The numbers that a repo had when its owner left, and that a return continues. */
@@ -21,6 +30,10 @@ const selectRows = `select collection, rkey, position, null as record, "pdsCid",
   "nextAttemptAtMs" from departure_key where did = $1 and parked is null order by position limit $2`
 const selectKeys = `select collection, rkey, "pdsCid" from departure_key where did = $1
   order by position`
+const countKeys = `select count(*) - count(parked) as pending, count(parked) as "parkedCount"
+  from departure_key where did = $1`
+const selectParked = `select collection, rkey, parked as reason from departure_key
+  where did = $1 and parked is not null order by collection, rkey limit $2`
 const selectBudget = 'select points, "pointsAtMs" from departure where did = $1'
 const setBudget = 'update departure set points = $2, "pointsAtMs" = $3 where did = $1'
 const upsertDeparted = `insert into departed
@@ -101,6 +114,14 @@ export class DepartureStore {
   /** The oldest rows that are not parked; each wants nothing at its key. */
   async rows(did: Did, limit: number): Promise<OutboxRow[]> {
     return await this.#sql.all<OutboxRow>(selectRows, did, limit)
+  }
+
+  /** What is left to be deleted on the PDS; undefined where nobody is leaving. */
+  async outboxState(did: Did, parkedMax: number): Promise<OutboxState | undefined> {
+    if ((await this.departure(did)) === undefined) return undefined
+    const [counts] = await this.#sql.all<OutboxCounts>(countKeys, did)
+    const parked = await this.#sql.all<ParkedRow>(selectParked, did, parkedMax)
+    return outboxState({ counts, oldest: (await this.rows(did, 1))[0], parked })
   }
 
   async budget(did: Did): Promise<Budget | undefined> {

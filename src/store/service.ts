@@ -37,6 +37,7 @@ const deleteBoundaries = 'delete from enrollment_boundary where did = $1'
 const upsertSession = `insert into oauth_session (did, value, "updatedAt") values ($1, $2, $3)
   on conflict (did) do update set value = excluded.value, "updatedAt" = excluded."updatedAt"`
 const markDirty = 'insert into outbox_dirty (did) values ($1) on conflict (did) do nothing'
+const markParked = 'insert into outbox_parked (did) values ($1) on conflict (did) do nothing'
 const moveAccount = 'update enrollment set "pdsEndpoint" = $2 where did = $1'
 const selectIdle = `select did, "updatedAt" from oauth_session
   where "updatedAt" < $1 and ("updatedAt", did) > ($2, $3) order by "updatedAt", did limit $4`
@@ -260,6 +261,21 @@ export class ServiceStore {
 
   async clearOutbox(did: Did): Promise<void> {
     await this.#sql.run([{ sql: 'delete from outbox_dirty where did = $1', args: [did] }])
+  }
+
+  async isParked(did: Did): Promise<boolean> {
+    const sql = 'select did from outbox_parked where did = $1'
+    return (await this.#sql.all(sql, did)).length > 0
+  }
+
+  /** To be said before a row of the actor's outbox is given up, so that the operator finds it. */
+  async markParked(did: Did): Promise<void> {
+    await this.#sql.run([{ sql: markParked, args: [did] }])
+  }
+
+  /** To be said when the actor's outbox was seen without such rows and nothing delivers it. */
+  async clearParked(did: Did): Promise<void> {
+    await this.#sql.run([{ sql: 'delete from outbox_parked where did = $1', args: [did] }])
   }
 
   async oauthSession(did: string): Promise<string | undefined> {

@@ -13,6 +13,7 @@ import { type Answer, type Call, textOf, xrpcResponse } from '../kit/xrpc.ts'
 const createRecord = 'zone.stratos.repo.createRecord'
 export const deleteRecord = 'zone.stratos.repo.deleteRecord'
 export const getRecord = 'zone.stratos.repo.getRecord'
+const describeRepo = 'zone.stratos.repo.describeRepo'
 export const getRepo = 'zone.stratos.sync.getRepo'
 export const listRecords = 'zone.stratos.repo.listRecords'
 
@@ -62,6 +63,7 @@ export const questions: Record<string, (ref: Ref) => [nsid: string, call: Call]>
   'listRecords a page': ({ uri }) => [listRecords, { params: { ...listOf(uri), limit: 1 } }],
   'listRecords reversed': ({ uri }) => [listRecords, { params: { ...listOf(uri), reverse: true } }],
   'the twin of listRecords': ({ uri }) => ['com.atproto.repo.listRecords', { params: listOf(uri) }],
+  describeRepo: ({ uri }) => [describeRepo, { params: { repo: addressOf(uri).repo } }],
   status: ({ uri }) => ['zone.stratos.enrollment.status', { params: { did: addressOf(uri).repo } }],
 }
 export type Answers = Readonly<Record<string, string>>

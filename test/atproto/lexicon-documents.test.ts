@@ -27,7 +27,7 @@ describe('our lexicons', () => {
       /^com[.]atproto[.](repo|sync)[.]/.test(nsid),
     )
     const methods = originals.filter((nsid) => !/[.](defs|strongRef)$/.test(nsid))
-    expect(methods).toHaveLength(5)
+    expect(methods).toHaveLength(6)
     for (const nsid of methods) {
       const twin = nsid.replace('com.atproto', 'zone.stratos')
       expect([twin, shapeOf(twin)]).toEqual([twin, shapeOf(nsid)])
@@ -71,6 +71,7 @@ describe('what is embedded', () => {
     expect(Object.keys(repo)).toEqual([
       'createRecord.json',
       'deleteRecord.json',
+      'describeRepo.json',
       'getRecord.json',
       'listRecords.json',
     ])

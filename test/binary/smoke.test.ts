@@ -79,6 +79,17 @@ describe.skipIf(!isBuilt)('the built binary, started in an empty folder', () => 
     await eventually('stub', () => network.getRecord(params))
   })
 
+  test('is looked after by itself', async () => {
+    const env = {
+      STRATOS_PORT: String(stratos.port),
+      STRATOS_ADMIN_PASSWORD: stratos.adminPassword,
+    }
+    const command = [binary, 'admin', 'members', '--boundary', 'engineering']
+    const admin = new Child({ command, cwd: folder, env })
+    expect(await admin.exited).toBe(0)
+    await eventually('line of alice', () => admin.output.includes(alice.did) || undefined)
+  })
+
   test('shows its page, with style and script', async () => {
     const page = await (await fetch(stratos.url)).text()
     const paths = new Set(page.match(/\/page\.(css|js|svg)\?v=\w+/g))

@@ -225,6 +225,29 @@ describe('memory', () => {
   })
 })
 
+describe('the whole document', () => {
+  test('is what the directory has, and comes from the same memory', async () => {
+    const account = { didKey: key, pds: 'https://pds.test', handle: alice }
+    const did = directory.add(account)
+    expect(await identities.document(did)).toEqual(documentOf(did, account))
+    expect(await identities.handle(did)).toBe(alice)
+    expect(directory.asked).toHaveLength(1)
+  })
+
+  test('is not kept where it is too large, and the rest of it is', async () => {
+    const did = directory.add({ didKey: key, handle: alice, pds: `https://${'x'.repeat(17_000)}` })
+    expect(await identities.document(did)).toBeUndefined()
+    expect(await identities.handle(did)).toBe(alice)
+  })
+
+  test('of a DID that leads to none fails like every look-up', async () => {
+    const did = directory.add({})
+    directory.accounts.delete(did)
+    const failure = await identities.document(did).catch((error: unknown) => error)
+    expect(failure).toBeInstanceOf(DidNotResolved)
+  })
+})
+
 describe('a fresh look-up', () => {
   test('goes past memory once a minute', async () => {
     const did = directory.add({ didKey: key })

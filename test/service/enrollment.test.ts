@@ -186,6 +186,88 @@ describe('setting boundaries', () => {
   })
 })
 
+describe('adding and removing a boundary', () => {
+  const change = (boundary: string) => ({ did: alice, boundary, requestId: 'test' })
+
+  test('of somebody who is not enrolled is refused', async () => {
+    for (const act of ['addBoundary', 'removeBoundary'] as const) {
+      const failure = await failureOf(made({})[act](change(a)))
+      expect(failure).toMatchObject({ status: 404, error: 'NotEnrolled' })
+    }
+  })
+
+  test('that the service lacks is refused and changes nothing', async () => {
+    await enroll(made({}))
+    const fewer = made({ boundaries: [a, b] })
+    for (const act of ['addBoundary', 'removeBoundary'] as const) {
+      for (const name of ['a', `${serviceDid}/x`, '', c]) {
+        const failure = await failureOf(fewer[act](change(name)))
+        expect(failure).toMatchObject({ status: 400, error: 'InvalidRequest' })
+      }
+    }
+    expect((await made({}).find(alice))?.boundaries).toEqual([a, c])
+  })
+
+  test('beyond as many as a person is in is refused, lost ones counted', async () => {
+    const many = Array.from({ length: 50 }, (_, index) => `${serviceDid}/${index}`)
+    await enroll(made({ boundaries: many, newBoundaries: many }))
+    const enrollments = made({ boundaries: [a, ...many.slice(25)] })
+    const failure = await failureOf(enrollments.addBoundary(change(a)))
+    expect(failure).toMatchObject({ status: 400, error: 'InvalidRequest' })
+    expect((await world.store.enrollment(alice))?.boundaries).toEqual(many.toSorted())
+    await enrollments.removeBoundary(change(many[49] ?? ''))
+    expect(await enrollments.addBoundary(change(a))).toContain(a)
+  })
+
+  test('counts at once and rewrites the PDS record', async () => {
+    const enrollments = made({})
+    await enroll(enrollments)
+    expect(await enrollments.addBoundary(change(b))).toEqual([a, b, c])
+    expect((await enrollments.find(alice))?.boundaries).toEqual([a, b, c])
+    expect(await enrollments.removeBoundary(change(a))).toEqual([b, c])
+    expect((await enrollments.find(alice))?.boundaries).toEqual([b, c])
+    await world.quiet()
+    const boundaries = [{ value: b }, { value: c }]
+    expect(world.pds.at(alice, rkey, nsid)).toMatchObject({ boundaries })
+  })
+
+  test('that changes nothing writes nothing', async () => {
+    const enrollments = made({})
+    await enroll(enrollments)
+    await world.quiet()
+    const written = [...world.pds.written]
+    const statements: string[] = []
+    world.seams.run = async (sql) => void statements.push(sql)
+    expect(await enrollments.addBoundary(change(a))).toEqual([a, c])
+    expect(await enrollments.removeBoundary(change(b))).toEqual([a, c])
+    expect(await enrollments.setBoundaries(alice, [c, a], 'test')).toEqual([a, c])
+    expect(statements).toEqual([])
+    await world.quiet()
+    expect(world.pds.written).toEqual(written)
+  })
+
+  test('keeps those that the service no longer has, and setting drops them', async () => {
+    await enroll(made({}))
+    const fewer = made({ boundaries: [a, b] })
+    expect(await fewer.addBoundary(change(b))).toEqual([a, b])
+    expect(await fewer.removeBoundary(change(a))).toEqual([b])
+    expect((await made({}).find(alice))?.boundaries).toEqual([b, c])
+    expect(await fewer.setBoundaries(alice, [b], 'test')).toEqual([b])
+    expect((await made({}).find(alice))?.boundaries).toEqual([b])
+  })
+
+  test('many times at once loses none of them', async () => {
+    const enrollments = made({ newBoundaries: [] })
+    await enroll(enrollments)
+    await Promise.all([a, b, c].map((name) => enrollments.addBoundary(change(name))))
+    expect((await enrollments.find(alice))?.boundaries).toEqual([a, b, c])
+    await Promise.all([a, c].map((name) => enrollments.removeBoundary(change(name))))
+    expect((await enrollments.find(alice))?.boundaries).toEqual([b])
+    await world.quiet()
+    expect(world.pds.at(alice, rkey, nsid)).toMatchObject({ boundaries: [{ value: b }] })
+  })
+})
+
 function made(over: Partial<EnrollmentRules>): Enrollments {
   return world.enrollments(key, { serviceDid: 'did:web:localhost%3A3100', ...over })
 }

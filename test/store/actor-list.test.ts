@@ -9,8 +9,13 @@ import { temporaryFolder } from './temporary.ts'
 
 const folder = temporaryFolder()
 const names = ['a', 'b', 'c', 'd']
-/** The first one opens like the second one, and record keys sort around each other. */
-const collections = [parseNsid('zone.stratos.feed.pos'), collection]
+/** They open alike, and the characters after that sort around the slash of a URI. */
+const collections = [
+  parseNsid('zone.stratos.feed.pos'),
+  collection,
+  parseNsid('zone.stratos.feed.post.a'),
+  parseNsid('zone.stratos.feed.post0'),
+]
 
 const rkey = fc.stringMatching(/^[0aZ~:_-]{1,3}$/)
 const record = fc.record({
@@ -98,6 +103,21 @@ test('what is hidden leaves no trace: a page is the same as if it had never been
       await Promise.all([whole.store.close(), part.store.close()])
     }),
     { numRuns: 20 },
+  )
+})
+
+test('the collections are those of the records that are visible', async () => {
+  await fc.assert(
+    fc.asyncProperty(records, view, async (records, view) => {
+      const actor = await actorWith(records)
+      const visible = collections.filter((collection) => {
+        const query = { collection, view, order: 'ascending', limit: 1, cursor: undefined } as const
+        return naive(records, query).length > 0
+      })
+      expect(await actor.store.collections(view)).toEqual(visible.toSorted())
+      await actor.store.close()
+    }),
+    { numRuns: 60 },
   )
 })
 

@@ -52,6 +52,39 @@ describe('a report on an outdated row', () => {
   })
 })
 
+describe('what an outbox holds', () => {
+  const state = () => actor.store.outbox.state(2)
+
+  test('is nothing at first, and nothing again once all is delivered', async () => {
+    const empty = { pending: 0, parkedCount: 0, parked: [] }
+    expect(await state()).toEqual(empty)
+    await actor.store.outbox.settle(await queued('one', 'put'), 'cid')
+    expect(await state()).toEqual(empty)
+  })
+
+  test('is counted, and the rows that were given up are named, the first of them', async () => {
+    for (const rkey of ['d', 'c', 'b', 'a']) {
+      await actor.store.outbox.park(await queued(rkey, 'put'), `refused ${rkey}`)
+    }
+    await queue('e', 'put')
+    const { collection } = place('a')
+    expect<object>(await state()).toEqual({
+      pending: 1,
+      parkedCount: 4,
+      parked: [
+        { collection, rkey: 'a', reason: 'refused a' },
+        { collection, rkey: 'b', reason: 'refused b' },
+      ],
+    })
+  })
+
+  test('has the time of the next try once one has failed', async () => {
+    await actor.store.outbox.postpone(await queued('one', 'put'), 5_000)
+    await queue('two', 'put')
+    expect(await state()).toMatchObject({ pending: 2, nextAttemptAtMs: 5_000 })
+  })
+})
+
 test('rows come in the order in which they were queued, as many as asked for', async () => {
   for (const rkey of ['c', 'a', 'b']) await queue(rkey, rkey)
   expect(await records()).toEqual(['c', 'a', 'b'])

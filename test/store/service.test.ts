@@ -3,9 +3,10 @@ import { join } from 'node:path'
 import { type Did, parseDid } from '../../src/atproto/syntax.ts'
 import { folder as texts } from '../../src/lib/embed.macro.ts' with { type: 'macro' }
 import { migrateSqlite } from '../../src/store/migrate.ts'
+import { Roster } from '../../src/store/roster.ts'
 import { type Enrollment, type IdleSession, ServiceStore } from '../../src/store/service.ts'
 import { RowsMismatch, type SqlValue } from '../../src/store/sql.ts'
-import { openSqlite } from '../../src/store/sqlite.ts'
+import { openSqlite, type Sqlite } from '../../src/store/sqlite.ts'
 import { failureOf } from '../kit/wait.ts'
 import { temporaryFolder } from './temporary.ts'
 
@@ -16,6 +17,7 @@ const bob = parseDid('did:plc:bobbobbobbobbobbobbobbob')
 const distant = '9999-12-31T23:59:59.999Z'
 let path: string
 let store: ServiceStore
+let sqlite: Sqlite
 
 beforeEach(async () => {
   path = join(folder, `${crypto.randomUUID()}.sqlite`)
@@ -95,6 +97,20 @@ test('outbox marks are set and cleared, however often', async () => {
   expect(await store.outboxDirty()).toEqual([])
 })
 
+test('marks of rows that were given up are set and cleared, however often', async () => {
+  const roster = new Roster(sqlite)
+  await store.markParked(alice)
+  await store.markParked(alice)
+  expect(await roster.unsettled('', 10)).toEqual([alice])
+  expect(await roster.unsettledCounts()).toEqual({ undelivered: 0, parked: 1 })
+  // One mark says nothing of the other.
+  await store.markOutbox(alice)
+  await store.clearParked(alice)
+  await store.clearParked(alice)
+  expect(await roster.unsettledCounts()).toEqual({ undelivered: 1, parked: 0 })
+  expect(await roster.unsettled('', 10)).toEqual([alice])
+})
+
 test('what was read while a change was being stored is not remembered', async () => {
   const seams: (() => Promise<void>)[] = []
   const sqlite = openSqlite(join(folder, `${crypto.randomUUID()}.sqlite`), {
@@ -163,7 +179,7 @@ test('only a process that said so ended in order', async () => {
 })
 
 async function openStore(): Promise<ServiceStore> {
-  const sqlite = openSqlite(path, { synchronous: 'normal', cacheKib: 256, exclusive: true })
+  sqlite = openSqlite(path, { synchronous: 'normal', cacheKib: 256, exclusive: true })
   await migrateSqlite(sqlite, texts('migrations/service/sqlite'))
   return new ServiceStore(sqlite)
 }

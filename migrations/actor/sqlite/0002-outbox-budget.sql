@@ -4,3 +4,5 @@ create table stratos_outbox_budget (
   points real not null,
   "pointsAtMs" integer not null
 ) strict;
+
+create index stratos_outbox_parked on stratos_outbox (collection, rkey) where parked is not null;

@@ -63,6 +63,11 @@ create table allow_list (
   until integer
 ) strict, without rowid;
 
+-- Actors whose outbox may hold rows that were given up.
+create table outbox_parked (
+  did text primary key
+) strict, without rowid;
+
 create index enrollment_boundary_name on enrollment_boundary (boundary);
 
 create table takedown (

@@ -1,0 +1,12 @@
+/** What surrounds a command: it reads and writes nothing else. */
+export interface Surroundings {
+  readonly env: Readonly<Record<string, string | undefined>>
+  /** Of this program. */
+  readonly version: string
+  /** What was asked for. */
+  print(text: string): void
+  /** Progress, and what went wrong. */
+  tell(text: string): void
+  /** Asks whoever sits at the terminal; absent where nobody does. */
+  readonly ask?: (question: string) => Promise<string>
+}
