@@ -1,0 +1,56 @@
+import { Account } from '../api/account.ts'
+import { Browsers } from '../api/browser.ts'
+import { Credentials } from '../api/credentials.ts'
+import { publicDocuments } from '../api/documents.ts'
+import { membershipMethods } from '../api/membership.ts'
+import { oauthKeyMethods } from '../api/oauth-key.ts'
+import { SignIn } from '../api/oauth.ts'
+import { operatorMethods } from '../api/operator.ts'
+import { repoMethods } from '../api/repo.ts'
+import { Server } from '../api/server.ts'
+import { ServiceAuth } from '../api/service-auth.ts'
+import { syncMethods } from '../api/sync.ts'
+import { takedownMethods } from '../api/takedown.ts'
+import { methodTable, Xrpc } from '../api/xrpc.ts'
+import type { Did } from '../atproto/syntax.ts'
+import type { Log } from '../lib/log.ts'
+import { scopeFor } from '../remote/oauth-client.ts'
+import { publicCollections } from '../service/collections.ts'
+import type { Base, People } from './people.ts'
+
+/** Everything that may be asked for from outside. */
+export function doors(
+  parts: Base & People,
+  { log, version }: { readonly log: Log; readonly version: string },
+): Server {
+  const { config, rules, schemas, identities, oauth, used } = parts
+  const { serviceDid } = rules
+  const serviceAuth = new ServiceAuth({ ...config, serviceDid, identities, used, now: Date.now })
+  const credentials = new Credentials({
+    serviceAuth,
+    adminPassword: config.adminPassword,
+    modServiceDid: config.modServiceDid,
+    devMode: config.devMode,
+    failuresPerMinute: config.authFailuresPerMinute,
+    now: Date.now,
+  })
+  const methods = methodTable(schemas, {
+    ...repoMethods({ ...parts, wantsStubs: config.stubs === 'full' }),
+    ...membershipMethods({ ...parts, boundaries: config.boundaries }),
+    ...operatorMethods({ ...parts, boundaries: config.boundaries }),
+    ...syncMethods(parts),
+    ...oauthKeyMethods(parts),
+    ...takedownMethods({ ...parts, log }),
+  })
+  const xrpc = new Xrpc({ methods, schemas, credentials, log, checkOutput: config.devMode })
+  const browsers = new Browsers({ ...parts, log })
+  const scope = scopeFor(publicCollections)
+  const signIn = new SignIn({ ...parts, browsers, scope, log })
+  const leave = (did: Did, requestId: string) => parts.enrollments.unenroll(did, requestId)
+  const account = new Account({ ...parts, browsers, scope, leave, log })
+  const clientKeys = () => parts.keys?.current.published ?? { keys: [] }
+  const { clientMetadata } = oauth
+  const documents = publicDocuments({ ...parts, clientMetadata, clientKeys })
+  const components = () => ({ outbox: parts.outbox.counts(), stubs: parts.stubs.progress() })
+  return new Server({ config, version, xrpc, signIn, account, documents, components, log })
+}

@@ -1,0 +1,90 @@
+import type { Config } from '../config.ts'
+import type { Log } from '../lib/log.ts'
+import { createGuardedFetch } from '../remote/fetch.ts'
+import { checkHostedMetadata } from '../remote/hosted-client.ts'
+import { Identities } from '../remote/identity.ts'
+import { listBytesMax } from '../remote/list.ts'
+import { scopeFor } from '../remote/oauth-client.ts'
+import { OAuth } from '../remote/oauth.ts'
+import { digestOf, SharedList } from '../remote/shared-list.ts'
+import { publicCollections } from '../service/collections.ts'
+import type { Eligibility } from '../service/eligibility.ts'
+import { ExternalList } from '../service/external-list.ts'
+import { ListSource } from '../service/list-source.ts'
+import { followMoves } from '../service/moves.ts'
+import type { OauthKeys } from '../service/oauth-keys.ts'
+import { AllowList } from '../store/allow-list.ts'
+import type { ServiceStore } from '../store/service.ts'
+import type { Sql } from '../store/sql.ts'
+
+export type Outside = ReturnType<typeof outside>
+
+/** What speaks to other people's servers, all of it through the one guarded fetch. */
+export function outside(
+  made: {
+    readonly config: Config
+    readonly store: ServiceStore
+    readonly keys: OauthKeys | undefined
+    readonly eligibility: Eligibility
+  },
+  log: Log,
+) {
+  const { config, store, keys, eligibility } = made
+  const { privateNetwork, plcUrl, handleResolverUrl, publicUrl, clientName } = config
+  const fetch = createGuardedFetch({
+    allowPrivateNetwork: privateNetwork,
+    timeoutMs: remoteTimeoutMs,
+    responseBytesMax: remoteBytesMax,
+    log,
+  })
+  const identities = new Identities({
+    plcUrl,
+    fetch,
+    now: Date.now,
+    onResolved: followMoves({ store, moved: (did) => eligibility.enforce(did), log }),
+    ...(handleResolverUrl === '' ? {} : { handleResolverUrl }),
+  })
+  const oauth = new OAuth({
+    publicUrl,
+    clientName,
+    clientId: config.clientId,
+    logoUri: config.clientLogoUri,
+    tosUri: config.clientTosUri,
+    policyUri: config.clientPolicyUri,
+    scope: scopeFor(publicCollections),
+    keys,
+    fetch,
+    identities,
+    allowHttp: privateNetwork,
+    sessions: {
+      get: (did) => store.oauthSession(did),
+      set: (did, saved) => store.saveOauthSession(did, saved),
+      delete: (did) => store.dropOauthSession(did),
+    },
+    log,
+  })
+  if (config.clientId !== '') void checkHostedMetadata(oauth.clientMetadata, { fetch, log })
+  return { identities, oauth }
+}
+
+/** The list at somebody else's place, where one is configured and counts. */
+export function externalList(config: Config, { sql, log }: { sql: Sql; log: Log }) {
+  const { allowListUri: uri, valkeyUrl, enrollmentMode, privateNetwork } = config
+  if (uri === '' || enrollmentMode === 'open') return {}
+  const fetch = createGuardedFetch({
+    allowPrivateNetwork: privateNetwork,
+    timeoutMs: listTimeoutMs,
+    responseBytesMax: listBytesMax,
+  })
+  const listId = digestOf(Buffer.from(uri))
+  const shared = valkeyUrl === '' ? {} : { shared: new SharedList({ url: valkeyUrl, listId, log }) }
+  const source = new ListSource({ uri, fetch, now: Date.now, ...shared })
+  const store = new AllowList(sql, listId)
+  return { list: new ExternalList({ source, store, log, now: Date.now }) }
+}
+
+const remoteTimeoutMs = 10_000
+/** The largest list, over a line of 10 Mbit/s. */
+const listTimeoutMs = 30_000
+/** No document, token or record that we ask for comes near. */
+const remoteBytesMax = 2 * 1024 * 1024

@@ -1,0 +1,59 @@
+import type { ServiceKey } from '../atproto/keys.ts'
+import type { Schemas } from '../atproto/lexicon.ts'
+import type { Did, Nsid } from '../atproto/syntax.ts'
+import type { Config } from '../config.ts'
+import type { Log } from '../lib/log.ts'
+import { missingScopes } from '../remote/oauth-client.ts'
+import { Pds } from '../remote/pds.ts'
+import { privateCollections } from '../service/collections.ts'
+import { Departures } from '../service/departure.ts'
+import type { Eligibility } from '../service/eligibility.ts'
+import { Enrollments } from '../service/enrollment.ts'
+import { KeepAlive } from '../service/keep-alive.ts'
+import { Troubles } from '../service/moves.ts'
+import type { OauthKeys } from '../service/oauth-keys.ts'
+import { Outbox } from '../service/outbox.ts'
+import { StubSwitch } from '../service/stub-switch.ts'
+import type { WriteRules } from '../service/write.ts'
+import type { ShardPool } from '../shard/pool.ts'
+import type { Outside } from './outside.ts'
+import type { Stores } from './stores.ts'
+
+/** What is there before anybody can join. */
+export interface Base extends Stores, Outside {
+  readonly config: Config
+  readonly rules: WriteRules
+  readonly schemas: Schemas
+  readonly key: ServiceKey
+  /** Of a confidential client. */
+  readonly keys: OauthKeys | undefined
+  readonly eligibility: Eligibility
+  readonly call: ShardPool['call']
+}
+
+export type People = ReturnType<typeof membership>
+
+/** Who is in, how they join and leave, and what their PDSes are told of it. */
+export function membership(base: Base, log: Log) {
+  const { config, store, departures, key, call, oauth, identities } = base
+  const pds = (did: Did) => new Pds({ did, use: (task) => oauth.use(did, task), now: Date.now })
+  const ending = new Departures({ store: departures, revoke: (did) => oauth.revoke(did), log })
+  const departing = { store: departures, departures: ending }
+  const service = `${config.serviceDid}#${config.fragment}`
+  const pointsPerHour = config.outboxPoints
+  const troubles = new Troubles({ identities, now: Date.now, log })
+  const troubled = (did: Did) => troubles.troubled(did)
+  const outbox = new Outbox({ store, departing, pointsPerHour, call, pds, service, troubled, log })
+  const enrollments = new Enrollments(config, { store, departures, call, outbox, key, log })
+  const stubCollections = (scope: string) => stubbed(config, scope)
+  const stubs = new StubSwitch({ mode: config.stubs, stubCollections, store, call, outbox, log })
+  const refresh = (did: Did) => oauth.refresh(did)
+  const keepAlive = new KeepAlive({ store, refresh, troubled, now: Date.now, log })
+  return { departing, outbox, enrollments, stubCollections, stubs, keepAlive }
+}
+
+/** Collections in which the PDS takes stubs from us, by the scope that the person granted. */
+function stubbed({ stubs }: Config, scope: string): readonly Nsid[] {
+  if (stubs === 'off') return []
+  return privateCollections.filter((nsid) => missingScopes(`repo:${nsid}`, scope).length === 0)
+}

@@ -1,0 +1,57 @@
+import { availableParallelism } from 'node:os'
+import type { Schemas } from '../atproto/lexicon.ts'
+import { schemaDocs } from '../atproto/schemas.ts'
+import type { Config } from '../config.ts'
+import { descriptorLimit, handlesWithin } from '../lib/descriptors.ts'
+import { folder } from '../lib/embed.macro.ts' with { type: 'macro' }
+import type { Log } from '../lib/log.ts'
+import type { WriteRules } from '../service/write.ts'
+import type { ShardBoot } from '../shard/messages.ts'
+import { ShardPool } from '../shard/pool.ts'
+
+export interface Threads {
+  readonly startWorker: () => Worker
+  /** A shard ended by itself: the process must end. */
+  readonly died: (name: string, error: unknown) => void
+}
+
+export async function startShards(
+  made: { config: Config; rules: WriteRules; schemas: Schemas },
+  { log, startWorker, died }: Threads & { readonly log: Log },
+): Promise<ShardPool> {
+  const { config, rules, schemas } = made
+  const count = config.shards ?? availableParallelism()
+  const lanes = Math.max(1, count)
+  const handles = actorHandles(config, log)
+  const boots = Array.from({ length: lanes }, (_, index): ShardBoot => {
+    return {
+      name: `shard-${index}`,
+      dataDir: config.dataDir,
+      synchronous: config.synchronous,
+      handlesMax: Math.max(1, Math.floor(handles / lanes)),
+      treeBytesMax: Math.floor(treeBytesMax / lanes),
+      clockId: index,
+      logLevel: config.logLevel,
+      migrations: folder('migrations/actor/sqlite'),
+      schemas: JSON.stringify(schemaDocs),
+      rules,
+    }
+  })
+  const [first] = boots
+  if (count === 0 && first !== undefined) return ShardPool.inline(first, { schemas, log })
+  return await ShardPool.inWorkers(boots, { start: startWorker, died })
+}
+
+/** The databases of actors share the process's descriptors with sockets. */
+function actorHandles(config: Config, log: Log): number {
+  const limit = descriptorLimit()
+  const wanted = config.actorHandles
+  const handles = handlesWithin(limit, { wanted, filesEach: 3, reserved: reservedDescriptors })
+  if (handles < wanted) log.warn('actor-handles.reduced', { wanted, handles, limit })
+  return handles
+}
+
+/** Decoded trees of all shards together, by estimate. */
+const treeBytesMax = 64 * 1024 * 1024
+/** Sockets, the service's own files, and some air. */
+const reservedDescriptors = 400
