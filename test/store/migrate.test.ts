@@ -2,6 +2,10 @@ import { Database } from 'bun:sqlite'
 import { afterEach, expect, test } from 'bun:test'
 import { join } from 'node:path'
 import { folder as texts } from '../../src/lib/embed.macro.ts' with { type: 'macro' }
+import { parseDid } from '../../src/atproto/syntax.ts'
+import { ActorOutbox } from '../../src/store/actor-outbox.ts'
+import { DepartureStore } from '../../src/store/departure.ts'
+import { ServiceStore } from '../../src/store/service.ts'
 import { migrateSqlite, MigrationError } from '../../src/store/migrate.ts'
 import { openSqlite, type Sqlite } from '../../src/store/sqlite.ts'
 import { failureOf } from '../kit/wait.ts'
@@ -104,6 +108,28 @@ test('the migrations of this program make what it needs', async () => {
   const service = fresh()
   await migrateSqlite(service, texts('migrations/service/sqlite'))
   expect(await tables(service)).toContain('enrollment')
+})
+
+test('what a version before stored is there after its databases were brought forward', async () => {
+  const service = fresh()
+  const [[first = '', text = ''] = []] = Object.entries(texts('migrations/service/sqlite'))
+  await migrateSqlite(service, { [first]: text })
+  const did = parseDid('did:plc:alicealicealicealicealic')
+  const enrollment = `insert into enrollment values
+    ('${did}', 'https://pds.test', 'did:key:z', 'self', '2026-11-01', 1, 'atproto', 0)`
+  await service.run([{ sql: enrollment, args: [] }])
+  await migrateSqlite(service, texts('migrations/service/sqlite'))
+  expect(await new ServiceStore(service).enrollment(did)).toMatchObject({ did, active: true })
+  expect(await new DepartureStore(service).unerased()).toEqual([])
+
+  const actor = fresh()
+  const [[head = '', tablesThen = ''] = []] = Object.entries(texts('migrations/actor/sqlite'))
+  await migrateSqlite(actor, { [head]: tablesThen })
+  const parked = `insert into stratos_outbox values
+    ('zone.stratos.feed.post', 'one', 1, '{}', null, 0, 3, 0, 'the PDS refused')`
+  await actor.run([{ sql: parked, args: [] }])
+  await migrateSqlite(actor, texts('migrations/actor/sqlite'))
+  expect(await new ActorOutbox(actor).state(1)).toMatchObject({ pending: 0, parkedCount: 1 })
 })
 
 let count = 0
