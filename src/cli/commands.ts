@@ -182,8 +182,8 @@ function outboxText(actors: readonly Fields[], totals: Fields): string {
     numberIn(totals, name),
   )
   const summary =
-    `${undelivered} accounts may have undelivered records, ${sessionLost} of them wait until ` +
-    `the person signs in again; ${given} may have records that were given up`
+    `accounts that may have undelivered records: ${undelivered}, of which wait until the person ` +
+    `signs in again: ${sessionLost}; that may have records that were given up: ${given}`
   return [
     ...(rows.length === 0 ? [] : [table(head, rows), '']),
     ...(parked.length === 0 ? [] : [table(['GIVEN UP ON THE PDS', 'WHY'], parked), '']),

@@ -70,6 +70,9 @@ async function stay({ report, network, stratos, alice }: Stage, uri: string): Pr
   const asked = new URLSearchParams({ ...claims, exp: String(claims.exp) })
   const source = `${network.pdsUrl}/xrpc/com.atproto.server.getServiceAuth?${asked.toString()}`
   report.show(curl(source, alice.accessJwt))
+  report.say('Look after people, as the operator:')
+  const password = `STRATOS_ADMIN_PASSWORD=${stratos.adminPassword}`
+  report.show(`${password} \\\n  bun src/main.ts admin members --url ${stratos.url}`)
   report.say('Ctrl-C ends everything and removes its data.')
   isStaying = true
   await interrupted.promise

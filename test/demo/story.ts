@@ -38,8 +38,9 @@ export async function tell(stage: Stage): Promise<string> {
   await everybodyLooks(stage, uri)
   await aStrangerLooks(stage, uri)
   await forgedTokens(stage, uri)
-  await bobLeaves(stage, uri)
+  await bobIsTakenOut(stage, uri)
   await alicesRepo(stage, uri)
+  await carolLeaves(stage)
   return uri
 }
 
@@ -150,7 +151,7 @@ async function forgedTokens({ report, network, stratos, alice }: Stage, uri: str
   report.statement('and so is her bare DID: no development mode', isRefusal(bearer), bearer)
 }
 
-async function bobLeaves(stage: Stage, uri: string): Promise<void> {
+async function bobIsTakenOut(stage: Stage, uri: string): Promise<void> {
   const { report, stratos, bob } = stage
   report.heading('Bob is taken out of engineering')
   const read = () => stratos.callAs(bob, getRecord, { params: addressOf(uri) })
@@ -190,6 +191,18 @@ async function alicesRepo(stage: Stage, uri: string): Promise<void> {
   const other = (await Secp256k1Keypair.create()).did()
   const failure = await failureOf(verifyRepoCar(car, alice.did, other))
   report.statement('under any other key the check fails', failure instanceof Error, failure)
+}
+
+async function carolLeaves({ report, network, stratos, carol }: Stage): Promise<void> {
+  report.heading('Carol leaves')
+  const answer = await stratos.callAs(carol, 'zone.stratos.enrollment.unenroll', { input: {} })
+  report.statement('she asks for it with a token that counts once', answer.status === 200, answer)
+  const params = { did: carol.did }
+  const { body } = await stratos.call('zone.stratos.enrollment.status', { params })
+  report.statement('from then on she is not enrolled', body['enrolled'] === false, body)
+  const look = async () => (await network.listRecords(carol.did, enrollmentCollection)).length
+  const isClean = await eventually('clean PDS', async () => (await look()) === 0 || undefined)
+  report.statement('and nothing in her public records speaks of it any more', isClean, undefined)
 }
 
 /** Alice's enrollment record, once it names the boundaries that the operator set. */
