@@ -91,7 +91,7 @@ export class Enrollments {
         scope,
         rkey: enrollmentRkey(this.#rules.serviceDid),
         enrolledAt: before?.enrolledAt ?? new Date().toISOString(),
-        boundaries: before?.boundaries ?? this.#rules.newBoundaries,
+        boundaries: before?.boundaries ?? this.#rules.newBoundaries.toSorted(),
         active: true,
       }
       const release = await this.#outbox.hold(did)

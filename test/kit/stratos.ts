@@ -88,11 +88,11 @@ export class Stratos implements AsyncDisposable {
   }
 
   /** Starts the process, on the same data and port as before, and waits until it is ready. */
-  async run(): Promise<void> {
+  async run(env: Readonly<Record<string, string>> = {}): Promise<void> {
     const child = new Child({
       command: this.#options.command ?? [process.execPath, 'src/main.ts', 'serve'],
       cwd: this.#options.cwd ?? projectFolder,
-      env: this.#environment(),
+      env: { ...this.#environment(), ...env },
     })
     this.#child = child
     await eventually('ready service', () => this.#isReady(child), { withinMs: startMs })

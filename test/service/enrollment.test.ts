@@ -128,6 +128,21 @@ describe('somebody inactive', () => {
   })
 })
 
+test('where boundaries are not published, the record names none and its attestation covers none', async () => {
+  const quiet = made({ publishBoundaries: false })
+  const enrollment = await enroll(quiet)
+  await world.quiet()
+  const record = world.pds.at(alice, rkey, nsid)
+  expect(record).not.toHaveProperty('boundaries')
+  const { signingKey } = enrollment
+  expectAttested(record, { boundaries: [], did: alice, signingKey })
+  // What is answered to those who may know is whole.
+  expectAttested(
+    { attestation: quiet.attestation(enrollment) },
+    { boundaries: [a, c], did: alice, signingKey },
+  )
+})
+
 describe('setting boundaries', () => {
   test('of somebody who is not enrolled is refused', async () => {
     const failure = await failureOf(made({}).setBoundaries(alice, [a], 'test'))
