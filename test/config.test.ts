@@ -252,6 +252,15 @@ test('a secret stands in no problem', () => {
   }
 })
 
+test.each([
+  { STRATOS_ALLOW_LIST_URI: 'lists.example.com/people.txt?token=s3cr3tt3xt' },
+  { STRATOS_ALLOW_LIST_URI: 'ftp://lists.example.com/s3cr3tt3xt/people.txt' },
+  { STRATOS_VALKEY_URL: 'http://127.0.0.1:6379?password=s3cr3tt3xt' },
+])('nor does one that stands after a wrong scheme: %o', (env) => {
+  expect(problemsOf(env)).toHaveLength(1)
+  expect(problemsOf(env).join()).not.toContain('s3cr3tt3xt')
+})
+
 test('with nothing set the service is on loopback, for development, and says so', () => {
   const config = readConfig({ HOME: '/', PATH: '/bin' })
   expect(config).toMatchObject({

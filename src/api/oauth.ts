@@ -4,6 +4,7 @@ import { type Did, type Handle, isDid, isHandle } from '../atproto/syntax.ts'
 import { type Config, isLoopbackHost } from '../config.ts'
 import type { Log } from '../lib/log.ts'
 import { Tally } from '../lib/tally.ts'
+import { Asking } from '../remote/asking.ts'
 import {
   DidNotResolved,
   HandleUnavailable,
@@ -62,6 +63,10 @@ export class SignIn {
   readonly #parts: Parts
   readonly #cookie: Cookie
   readonly #started = new Tally({ windowMs: 60_000, keysMax: 10_000 })
+  readonly #underWay = new Asking<Visit, Response>(({ address }) => [
+    { name: 'all', most: underWayMax },
+    { name: address, most: underWayOfAddressMax },
+  ])
 
   constructor(parts: Parts) {
     this.#parts = parts
@@ -72,6 +77,21 @@ export class SignIn {
   async authorize(visit: Visit): Promise<Response> {
     const elsewhere = sameOnLoopback(visit.url, this.#parts.config)
     if (elsewhere !== undefined) return redirect(elsewhere)
+    return await this.#inRoom(visit, () => this.#authorize(visit))
+  }
+
+  /** `GET /oauth/callback`: enrolls whoever the PDS says has signed in. */
+  async callback(visit: Visit): Promise<Response> {
+    return await this.#inRoom(visit, () => this.#callback(visit))
+  }
+
+  /** Both speak to servers that strangers choose, and that may let each request hang. */
+  async #inRoom(visit: Visit, task: () => Promise<Response>): Promise<Response> {
+    const busy = overloaded('too many sign-ins are under way, try again in a moment')
+    return await (this.#underWay.share(visit, task) ?? this.#refuse(busy, visit))
+  }
+
+  async #authorize(visit: Visit): Promise<Response> {
     let key: string | undefined
     try {
       const redirectUri = this.#redirectUri(visit.url.searchParams)
@@ -93,8 +113,7 @@ export class SignIn {
     }
   }
 
-  /** `GET /oauth/callback`: enrolls whoever the PDS says has signed in. */
-  async callback(visit: Visit): Promise<Response> {
+  async #callback(visit: Visit): Promise<Response> {
     const secret = this.#cookie.read(visit.request)
     let back: string | null = null
     try {
@@ -134,6 +153,10 @@ export class SignIn {
       }
       if (missing.length > 0) log.warn('enrollment.scope.lesser', { did, missing })
       const pdsEndpoint = await identities.pdsEndpoint(did)
+      // Else somebody could be admitted by a PDS that never said who they are.
+      if (pdsEndpoint !== pending.pdsEndpoint) {
+        throw new OAuthCallbackRejected('the account has moved to another PDS meanwhile')
+      }
       await eligibility.check(did, pdsEndpoint)
       const oauthSession = saved
       await pending.keep(async () => {
@@ -210,6 +233,9 @@ export class SignIn {
   }
 }
 
+/** Each holds a connection or two, of which this process has a few hundred. */
+const underWayMax = 128
+const underWayOfAddressMax = 16
 const startsPerMinute = 60
 /** Sign-ins that have not come back yet. */
 const startedMax = 10_000

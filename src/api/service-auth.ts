@@ -71,7 +71,8 @@ export class ServiceAuth {
   /** Kept where a restart does not lose it: what is done once must not be done twice by a copy. */
   async #useUp(issuer: Did, { jti, exp }: JsonObject): Promise<void> {
     const digest = Bun.SHA256.hash(`${issuer}\n${String(jti)}`, 'base64url')
-    const expiresAtMs = (Number(exp) + leewaySeconds) * 1000
+    // A time may have a fraction, also of a millisecond; a row may not.
+    const expiresAtMs = Math.ceil((Number(exp) + leewaySeconds) * 1000)
     if (await this.#used.take({ digest, expiresAtMs, nowMs: this.#now() })) return
     throw invalid('the token was used before, and this method takes each token once')
   }

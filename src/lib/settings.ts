@@ -71,8 +71,10 @@ export function readUrl(...schemes: readonly string[]): (text: string) => string
   return (text) => {
     const url = URL.canParse(text) ? new URL(text) : undefined
     if (url !== undefined && schemes.includes(url.protocol)) return text
-    const fault = `must be a URL that starts with ${schemes.map((one) => `${one}//`).join(' or ')}`
-    throw new Error(text.includes('@') ? fault : `${fault}, not ${JSON.stringify(text)}`)
+    // Not repeated: a path, a query or what should have been a password may be a secret.
+    throw new Error(
+      `must be a URL that starts with ${schemes.map((one) => `${one}//`).join(' or ')}`,
+    )
   }
 }
 

@@ -98,7 +98,11 @@ export class OAuth {
   ): Promise<URL> {
     const states: NodeOAuthClientOptions['stateStore'] = {
       get: async () => undefined,
-      set: (state, value) => guarded(() => saveState(state, JSON.stringify(value))),
+      set: async (state, value) => {
+        const saved = JSON.stringify(value)
+        if (saved.length > stateCharsMax) throw new OAuthUnavailable('its name is too long')
+        await guarded(() => saveState(state, saved))
+      },
       del: async () => undefined,
     }
     const client = this.#client({ states, sessions: new Slot() })
@@ -181,10 +185,13 @@ export class OAuth {
 
   /**
    * Ends the session here, and at the PDS as far as that can be reached.
+   * @param isDue asked when no use is under way: the session may have been replaced until then
    * @throws OAuthUnavailable when only the first was done
    */
-  async revoke(did: Did): Promise<void> {
-    await this.#uses.run(did, () => mapped(did, () => this.#keptClient().revoke(did)))
+  async revoke(did: Did, isDue = async () => true): Promise<void> {
+    await this.#uses.run(did, async () => {
+      if (await isDue()) await mapped(did, () => this.#keptClient().revoke(did))
+    })
   }
 
   /**
@@ -284,7 +291,7 @@ export class OAuth {
       clientMetadata: this.clientMetadata,
       ...(keys === undefined ? {} : { keyset: keys.current.keyset }),
       stateStore: stores.states,
-      sessionStore: stores.sessions,
+      sessionStore: bounded(stores.sessions),
       requestLock: (name, task) => this.#locks.run(name, async () => task()),
       // Both resolvers of the library would go past our memory, limits and checks.
       identityResolver: {
@@ -318,6 +325,32 @@ interface Kept {
   readonly client: NodeOAuthClient
 }
 
+/**
+ * Refuses what no PDS has reason to say: sessions are searched as a whole for their keys, and the
+ * scope is gone through at every write. The library revokes what could not be stored.
+ */
+function bounded(
+  store: NodeOAuthClientOptions['sessionStore'],
+): NodeOAuthClientOptions['sessionStore'] {
+  return {
+    get: (did) => store.get(did),
+    set: async (did, session) => {
+      const isTooLong =
+        session.tokenSet.scope.length > scopeCharsMax ||
+        JSON.stringify(session).length > sessionCharsMax
+      if (isTooLong) throw new OAuthUnavailable('its session is larger than any has to be')
+      await store.set(did, session)
+    },
+    del: (did) => store.del(did),
+  }
+}
+
+/** Many times what we ask for. */
+const scopeCharsMax = 4096
+/** Some 500, and the name of the server. Of strangers' states there are many. */
+const stateCharsMax = 8192
+/** Those of the official PDS have some 3,000. */
+const sessionCharsMax = 64 * 1024
 /** As long as one exchange with a PDS may take. */
 const stopMsMax = 10_000
 

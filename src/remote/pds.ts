@@ -243,6 +243,9 @@ function memberOf(value: unknown, name: string): unknown {
 /** The call may have done its work: whoever tries again with the same swap finds out. */
 function textOf(answer: unknown, name: string): string {
   const text = memberOf(answer, name)
-  if (typeof text !== 'string') throw new PdsUnavailable('it answered something else than XRPC')
-  return text
+  if (typeof text === 'string' && text.length <= textCharsMax) return text
+  throw new PdsUnavailable('it answered something else than XRPC')
 }
+
+/** What is read in this way is kept, a row each. A CID has 59 characters. */
+const textCharsMax = 256

@@ -37,7 +37,8 @@ export type People = ReturnType<typeof membership>
 export function membership(base: Base, log: Log) {
   const { config, store, departures, key, call, oauth, identities } = base
   const pds = (did: Did) => new Pds({ did, use: (task) => oauth.use(did, task), now: Date.now })
-  const ending = new Departures({ store: departures, revoke: (did) => oauth.revoke(did), log })
+  const revoke = (did: Did, isDue: () => Promise<boolean>) => oauth.revoke(did, isDue)
+  const ending = new Departures({ store: departures, revoke, log })
   const departing = { store: departures, departures: ending }
   const service = `${config.serviceDid}#${config.fragment}`
   const pointsPerHour = config.outboxPoints

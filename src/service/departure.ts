@@ -5,8 +5,8 @@ import type { DepartureStore } from '../store/departure.ts'
 
 interface Parts {
   readonly store: DepartureStore
-  /** Ends somebody's OAuth session, here and at the PDS. */
-  readonly revoke: (did: Did) => Promise<void>
+  /** Ends somebody's OAuth session, here and at the PDS, if `isDue` when its turn has come. */
+  readonly revoke: (did: Did, isDue: () => Promise<boolean>) => Promise<void>
   readonly log: Log
 }
 
@@ -52,7 +52,9 @@ export class Departures {
 
   async #revoke(did: Did): Promise<void> {
     try {
-      await this.#parts.revoke(did)
+      // Whoever comes back meanwhile does so with a new session, which is not the departure's.
+      const isDue = async () => (await this.#parts.store.departure(did)) !== undefined
+      await this.#parts.revoke(did, isDue)
     } catch (error) {
       // Lost already, or gone from here and not reachable there: there is nothing more to do.
       if (error instanceof SessionLost) return

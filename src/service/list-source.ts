@@ -64,7 +64,9 @@ export class ListSource {
   /** A shared copy that is young enough; undefined when it falls to this service to fetch one. */
   async #young(visit: Visit, known: ListCopy | undefined, ask: Ask): Promise<Newest | undefined> {
     const { now, pollMs = pollMsDefault, pollsMax = lockMsMax / pollMsDefault } = this.#parts
-    for (let polls = 0; polls < pollsMax; polls++) {
+    const endMs = now() + lockMsMax
+    // A Valkey that takes long for each answer must not make the wait many times as long.
+    for (let polls = 0; polls < pollsMax && now() <= endMs; polls++) {
       const head = await visit.head()
       const ageMs = head === undefined ? Infinity : now() - head.fetchedAtMs
       if (head !== undefined && ageMs <= ask.ageMsMax && ageMs >= -clockSkewMsMax) {

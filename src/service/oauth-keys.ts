@@ -49,13 +49,18 @@ export class OauthKeys {
   /**
    * New sign-ins use another key from now on.
    * @returns its kid
-   * @throws XrpcError 400 TooManyKeys while sessions hold too many former ones
+   * @throws XrpcError 400 TooManyKeys while sessions hold too many former ones, 400 KeyTooNew while
+   *   PDSes may not have seen the next one
    */
   async rotate(): Promise<string> {
     return await this.#rotations.run('rotation', async () => {
       const { store, now, log } = this.#parts
       await dropUnused(this.#parts)
-      if ((await store.former()) >= formerMax) {
+      const former = await store.former()
+      const waitMs = (await store.nextSinceMs()) + seenMs - now()
+      // The first two came at the same time: who has seen one has seen the other.
+      if (former > 0 && waitMs > 0) throw tooNew(waitMs)
+      if (former >= formerMax) {
         const message = `sessions still need ${formerMax} former keys: wait until some have ended`
         throw new XrpcError(400, 'TooManyKeys', message)
       }
@@ -76,6 +81,15 @@ async function dropUnused({ store, now, log }: Parts): Promise<void> {
   if (dropped.length > 0) log.info('oauth-key.dropped', { kids: dropped })
 }
 
+function tooNew(waitMs: number): XrpcError {
+  const seconds = Math.ceil(waitMs / 1000)
+  const message = `PDSes may not have seen the next key yet: rotate again in ${seconds} seconds`
+  const headers = { 'retry-after': String(seconds) }
+  return new XrpcError(400, 'KeyTooNew', message, { headers })
+}
+
+/** Longer than a PDS keeps its copy of our keys. */
+const seenMs = 15 * 60_000
 /** Longer than a sign-in that began with the key can be on its way into the store. */
 const restMs = 60 * 60_000
 /** All of them are fetched by every PDS: 200 bytes each. */

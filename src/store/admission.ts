@@ -38,9 +38,11 @@ export function enforcing(
   ]
 }
 
-// An array is one parameter, whatever its length: SQLite binds 32,766 at most.
+// An array is one parameter, whatever its length: SQLite binds 32,766 at most. Anybody may name any
+// PDS in their DID document: one that admits is where they are and where they have signed in.
 const isAdmitted = `($1 = 1 or enrollment.did in (select value from json_each($2))
-  or "pdsEndpoint" in (select value from json_each($3))
+  or ("pdsEndpoint" in (select value from json_each($3))
+    and "signInPds" in (select value from json_each($3)))
   or ${isListed({ did: 'enrollment.did', list: '$4' })})`
 const changes = `active <> case when ${isAdmitted} then 1 else 0 end
   and (active = 1 or not exists (select 1 from departure d where d.did = enrollment.did))`

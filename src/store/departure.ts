@@ -46,6 +46,7 @@ const insertDeparture = `insert into departure (did, "sinceMs", erased, points, 
 const insertKey = `insert into departure_key
   (did, collection, rkey, position, "pdsCid", attempts, "nextAttemptAtMs", parked)
   values ($1, $2, $3, $4, $5, 0, 0, null)`
+const hasLeft = `did = $1 and exists (select 1 from departure d where d.did = $1 and d.erased = 1)`
 
 /** What leaving adds to a transaction, after the event that tells of it. */
 export function departureStatements(departure: {
@@ -150,14 +151,19 @@ export class DepartureStore {
     await this.#sql.run([{ sql, args }, spent(did, budget)])
   }
 
-  /** The end of a job: only the row in `departed` stays. `leftBehind` names what could not be deleted on the PDS. */
+  /**
+   * The end of a job: only the row in `departed` stays. Changes nothing once the person came back.
+   * @param leftBehind what could not be deleted on the PDS
+   */
   async finish(did: Did, leftBehind: readonly string[]): Promise<void> {
     const left = leftBehind.length === 0 ? null : JSON.stringify(leftBehind)
     await this.#sql.run([
-      ...forgetDeparture(did),
-      { sql: 'delete from oauth_session where did = $1', args: [did] },
-      { sql: 'delete from service_event where did = $1', args: [did] },
-      { sql: 'update departed set "leftBehind" = $2 where did = $1', args: [did, left] },
+      { sql: `delete from oauth_session where ${hasLeft}`, args: [did] },
+      { sql: `delete from service_event where ${hasLeft}`, args: [did] },
+      { sql: `update departed set "leftBehind" = $2 where ${hasLeft}`, args: [did, left] },
+      { sql: `delete from departure_key where ${hasLeft}`, args: [did] },
+      // Last: it is what the others go by.
+      { sql: 'delete from departure where did = $1 and erased = 1', args: [did] },
     ])
     await this.#sql.scrub()
   }

@@ -1,3 +1,4 @@
+import { assert } from '../lib/assert.ts'
 import type { Sql } from './sql.ts'
 
 /** A key of the OAuth client, with its private half. */
@@ -14,6 +15,8 @@ const selectKeys = `select kid, jwk from oauth_key
   order by case when "usedUntilMs" is not null then 2 when "usedFromMs" is null then 1 else 0 end,
     "usedUntilMs" desc, kid`
 const countFormer = 'select count(*) as former from oauth_key where "usedUntilMs" is not null'
+const selectNext = `select "createdAtMs" from oauth_key
+  where "usedFromMs" is null and "usedUntilMs" is null`
 const endUse = `update oauth_key set "usedUntilMs" = $1
   where "usedFromMs" is not null and "usedUntilMs" is null`
 const beginUse = `update oauth_key set "usedFromMs" = $1 where "usedFromMs" is null`
@@ -40,6 +43,13 @@ export class OauthKeyStore {
   async former(): Promise<number> {
     const [row] = await this.#sql.all<{ readonly former: number }>(countFormer)
     return row?.former ?? 0
+  }
+
+  /** Since when the next key is published. */
+  async nextSinceMs(): Promise<number> {
+    const [row] = await this.#sql.all<{ readonly createdAtMs: number }>(selectNext)
+    assert(row !== undefined, 'there is always a key that is next')
+    return row.createdAtMs
   }
 
   async begin(keys: { readonly used: StoredKey; readonly next: StoredKey }, nowMs: number) {

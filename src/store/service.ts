@@ -9,7 +9,7 @@ import type { Sql, Statement } from './sql.ts'
 /** A person's membership, as access decisions read it. */
 export interface Enrollment {
   readonly did: Did
-  /** Origin of the PDS that held the account when it enrolled. */
+  /** Origin of the PDS that holds the account, by its DID document. */
   readonly pdsEndpoint: string
   /** did:key of the user's signing key. */
   readonly signingKey: string
@@ -27,10 +27,11 @@ const selectEnrollment = `select e."pdsEndpoint", e."signingKey", e.rkey, e."enr
   e.scope, b.boundary from enrollment e left join enrollment_boundary b on b.did = e.did
   where e.did = $1 order by b.boundary`
 const upsertEnrollment = `insert into enrollment
-  (did, "pdsEndpoint", "signingKey", rkey, "enrolledAt", active, scope, "recordDue")
-  values ($1, $2, $3, $4, $5, 1, $6, 0)
+  (did, "pdsEndpoint", "signInPds", "signingKey", rkey, "enrolledAt", active, scope, "recordDue")
+  values ($1, $2, $2, $3, $4, $5, 1, $6, 0)
   on conflict (did) do update set "pdsEndpoint" = excluded."pdsEndpoint",
-    "signingKey" = excluded."signingKey", rkey = excluded.rkey, active = 1, scope = excluded.scope`
+    "signInPds" = excluded."signInPds", "signingKey" = excluded."signingKey",
+    rkey = excluded.rkey, active = 1, scope = excluded.scope`
 const insertBoundary = `insert into enrollment_boundary (did, boundary) values ($1, $2)
   on conflict (did, boundary) do nothing`
 const deleteBoundaries = 'delete from enrollment_boundary where did = $1'

@@ -7,6 +7,8 @@ export class AuthorizationServer implements AsyncDisposable {
   /** Whose tokens are given out. */
   subject = ''
   grantedScope = ''
+  /** Makes tokens longer. */
+  padding = ''
   /** Answers of the token endpoint while set. */
   broken: { readonly status: number; readonly error: string } | undefined
   /** Paths at which there is nothing to be had now. */
@@ -154,12 +156,12 @@ export class AuthorizationServer implements AsyncDisposable {
 
   #secret(kind: string): string {
     this.#count++
-    return `${kind}-SECRET-${this.#count}`
+    return `${kind}-SECRET-${this.#count}${this.padding}`
   }
 
   #metadata(): object {
     return {
-      issuer: this.url,
+      issuer: this.issuer.startsWith(this.url) ? this.issuer : this.url,
       authorization_endpoint: `${this.url}/authorize`,
       token_endpoint: `${this.url}/token`,
       revocation_endpoint: `${this.url}/revoke`,

@@ -95,6 +95,15 @@ describe('a callback', () => {
     expect(server.revoked).toEqual([expect.stringContaining('access')])
   })
 
+  test.each([
+    ['scope', () => (server.grantedScope = `${scope}${' repo'.repeat(1000)}`)],
+    ['session', () => (server.padding = 'x'.repeat(40_000))],
+  ])('with a %s of any length is rejected, and its tokens are revoked', async (_, swell) => {
+    swell()
+    expect(await errorOf(visitor.signIn())).toBeInstanceOf(OAuthCallbackRejected)
+    expect(server.revoked.length).toBeGreaterThan(0)
+  })
+
   test('while the server fails is no fault of the person', async () => {
     server.broken = { status: 500, error: 'server_error' }
     expect(await errorOf(visitor.signIn())).toBeInstanceOf(OAuthUnavailable)
@@ -146,6 +155,14 @@ describe('a sign-in does not begin', () => {
       const error = await errorOf(oauth.authorize(identifier, async () => undefined))
       expect(error).toBeInstanceOf(kind)
     }
+  })
+
+  test('for which there would be too much to store', async () => {
+    server.issuer = `${server.url}/${'x'.repeat(20_000)}`
+    let length = 0
+    const save = async (_: string, saved: string) => void (length = saved.length)
+    expect(await errorOf(oauth.authorize(alice, save))).toBeInstanceOf(OAuthUnavailable)
+    expect(length).toBe(0)
   })
 
   test('when its state cannot be stored, and the error is that of the store', async () => {
@@ -274,6 +291,15 @@ describe('a session', () => {
     clock.ms += 60_000
     expect(await errorOf(visitor.use())).toBeInstanceOf(SessionLost)
     expect(server.tokenCalls).toHaveLength(1)
+  })
+
+  test('that has grown without bound by a refresh is not stored, and revoked', async () => {
+    await visitor.kept()
+    visitor.expire()
+    server.padding = 'x'.repeat(40_000)
+    expect(await errorOf(visitor.use())).toBeInstanceOf(OAuthUnavailable)
+    expect(sessions.get(alice) ?? '').not.toContain(server.padding)
+    expect(server.revoked.length).toBeGreaterThan(0)
   })
 
   test('that cannot be refreshed now is kept', async () => {

@@ -159,6 +159,13 @@ test('an answer that is none of XRPC can be tried later', async () => {
   expect(await errorOf(writes.get())).toBeInstanceOf(PdsUnavailable)
 })
 
+test('a CID of any length is none', async () => {
+  for (const call of [writes.put, writes.get]) {
+    answer({ cid: 'b'.repeat(257), value: {} })
+    expect(await errorOf(call())).toBeInstanceOf(PdsUnavailable)
+  }
+})
+
 test('a record that is not there is undefined, and another failure is not', async () => {
   answer({ error: 'RecordNotFound' }, { status: 400 })
   expect(await writes.get()).toBeUndefined()

@@ -212,6 +212,29 @@ describe('coming back', () => {
     expect(world.revoked).toEqual([])
   })
 
+  test.each(['end of the old session', 'last note'])(
+    'before the %s takes the person in for good, with the new session',
+    async (moment) => {
+      await enrolled('one')
+      const back = async () => {
+        world.beforeRevoking = world.seams.run = async () => undefined
+        await enroll()
+      }
+      if (moment === 'last note') {
+        world.seams.run = async (sql) => {
+          if (sql.startsWith('update departed')) await back()
+        }
+      } else world.beforeRevoking = back
+      await enrollments().unenroll(alice, 'test')
+      await world.quiet()
+      expect(await enrollments().find(alice)).toMatchObject({ active: true })
+      expect(await world.store.oauthSession(alice)).toBe('{}')
+      expect((await world.store.events(0, 10)).at(-1)).toMatchObject({ action: 'enroll' })
+      expect(world.revoked).toEqual(moment === 'last note' ? [alice] : [])
+      expect(world.pds.keysOf(alice)).toEqual([`${enrollmentCollection}/${serviceDid}`])
+    },
+  )
+
   test('that fails half-way leaves the departure at its work', async () => {
     await enrolled('one')
     world.signedOut.add(alice)

@@ -230,6 +230,50 @@ describe('where eligibility counts continuously', () => {
   })
 })
 
+describe('where eligibility counts continuously, a PDS that an account only names', () => {
+  const company = { ...continuous, allowedPds: ['https://pds.test', 'https://pds2.test'] }
+
+  beforeEach(async () => {
+    await store.enroll(enrollmentOf(bob), '{}')
+  })
+
+  test('makes nobody active again', async () => {
+    const eligibility = made(company)
+    await store.enroll(enrollmentOf(alice, { pdsEndpoint: elsewhere }), '{}')
+    await eligibility.start()
+    await store.movedTo(alice, 'https://pds.test')
+    await eligibility.enforce(alice)
+    await eligibility.enforce()
+    expect(await active()).toEqual([bob])
+    // Until they sign in there.
+    await store.enroll(enrollmentOf(alice), '{}')
+    await eligibility.enforce(alice)
+    expect(await active()).toEqual([alice, bob])
+  })
+
+  test('keeps nobody who leaves the list', async () => {
+    await store.enroll(enrollmentOf(alice, { pdsEndpoint: elsewhere }), '{}')
+    const before = made({ ...company, allowedDids: [alice] })
+    await before.start()
+    await store.movedTo(alice, 'https://pds.test')
+    await before.enforce(alice)
+    expect(await active()).toEqual([alice, bob])
+    await made(company).start()
+    expect(await active()).toEqual([bob])
+  })
+
+  test('keeps whoever signed in at another one that admits, and not who left both', async () => {
+    const eligibility = made(company)
+    await eligibility.start()
+    await store.movedTo(bob, 'https://pds2.test')
+    await eligibility.enforce(bob)
+    expect(await active()).toEqual([bob])
+    await store.movedTo(bob, elsewhere)
+    await eligibility.enforce(bob)
+    expect(await active()).toEqual([])
+  })
+})
+
 test('where eligibility counts at enrollment, nobody turns inactive or active by a list', async () => {
   for (const did of [alice, bob]) await store.enroll(enrollmentOf(did), '{}')
   await store.enforce({ dids: [bob], pds: [], list: null })

@@ -182,6 +182,14 @@ for (const [name, { absent, start }] of Object.entries(backends)) {
       expect(Number(await client.send('PTTL', [key()]))).toBeWithin(1, 3_600_001)
     })
 
+    test('nor for a Valkey that takes long for each answer', async () => {
+      await client.set(`${key()}:lock`, '1')
+      const startMs = clock.ms
+      const now = () => (clock.ms += 1_000)
+      expect(dids(await newest(source({ now })))).toEqual([alice])
+      expect(clock.ms - startMs).toBeLessThan(60_000)
+    })
+
     test('what is no list is shared with nobody', async () => {
       server.body = 'GARBAGE'
       expect(await failureOf(newest(source()))).toMatchObject({ name: 'NoList' })
@@ -333,6 +341,7 @@ interface Options {
   readonly answerMs?: number
   readonly pollMs?: number
   readonly pollsMax?: number
+  readonly now?: () => number
 }
 
 /** A service of its own. */

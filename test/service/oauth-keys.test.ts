@@ -92,13 +92,20 @@ describe('a rotation', () => {
     expect(kidsOf(await open())).toEqual(after)
   })
 
-  test('comes after one that is under way', async () => {
+  test('is refused while PDSes may not have seen the next key, also right after another', async () => {
     const keys = await open()
     const [, next = ''] = kidsOf(keys)
-    const [first, second] = await Promise.all([keys.rotate(), keys.rotate()])
+    const refusal = { status: 400, error: 'KeyTooNew', headers: { 'retry-after': '900' } }
+    const [first, second] = await Promise.all([keys.rotate(), failureOf(keys.rotate())])
     expect(first).toBe(next)
-    expect(kidsOf(keys)[0]).toBe(second)
-    expect(kidsOf(keys)).toHaveLength(4)
+    expect(second).toMatchObject(refusal)
+    const kids = kidsOf(keys)
+    expect(kids).toHaveLength(3)
+    nowMs += 15 * 60_000 - 1
+    const later = { ...refusal, headers: { 'retry-after': '1' } }
+    expect(await failureOf((await open()).rotate())).toMatchObject(later)
+    nowMs += 1
+    expect(await keys.rotate()).toBe(String(kids[1]))
   })
 
   test('is refused while sessions need too many former keys', async () => {

@@ -1,3 +1,8 @@
+-- PDS at which the person signed in last: what a DID document names is a claim until then.
+alter table enrollment add column "signInPds" text not null default '';
+
+update enrollment set "signInPds" = "pdsEndpoint";
+
 -- Who left: the numbers that a return continues. Kept for ever.
 create table departed (
   did text primary key,
@@ -114,3 +119,5 @@ create table used_token (
   digest text primary key,
   "expiresAtMs" integer not null
 ) strict, without rowid;
+
+create index used_token_expiry on used_token ("expiresAtMs");
