@@ -48,7 +48,7 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
     collections: privateCollections,
   }
   finishRemovals(config.dataDir)
-  await announceChanges(config, { store, log })
+  await announceChanges({ ...config, serviceKey: key.did }, { store, log })
   const pool = await startShards({ config, rules, schemas }, around)
   const keys = isConfidential(config.publicUrl)
     ? await OauthKeys.open({ store: new OauthKeyStore(sql), now: Date.now, log })

@@ -32,9 +32,13 @@ export class Exports {
     }
     const { length } = bytes
     this.#bytes += length
+    let held = true
     const release = (): void => {
       // A stream may end and be cancelled, too; only the first counts.
-      if (this.#sending.delete(did)) this.#bytes -= length
+      if (!held) return
+      held = false
+      this.#sending.delete(did)
+      this.#bytes -= length
     }
     return pieces(bytes, release)
   }

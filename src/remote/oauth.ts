@@ -26,6 +26,7 @@ import {
   sessionFailure,
 } from './oauth-errors.ts'
 import { parseSession, parseState, Slot } from './oauth-saved.ts'
+import { bounded } from './session-bounds.ts'
 import { type SessionStore, Sessions } from './sessions.ts'
 
 /** A sign-in that succeeded at the PDS and does not count here yet. */
@@ -185,13 +186,22 @@ export class OAuth {
 
   /**
    * Ends the session here, and at the PDS as far as that can be reached.
-   * @param isDue asked when no use is under way: the session may have been replaced until then
    * @throws OAuthUnavailable when only the first was done
    */
-  async revoke(did: Did, isDue = async () => true): Promise<void> {
-    await this.#uses.run(did, async () => {
-      if (await isDue()) await mapped(did, () => this.#keptClient().revoke(did))
-    })
+  async revoke(did: Did): Promise<void> {
+    await this.ending(did, (revoke) => revoke())
+  }
+
+  /**
+   * Runs a task that may end the session, by what it is given, which does as `revoke`. Meanwhile the
+   * session is not used, and no sign-in puts another in its place.
+   */
+  async ending<Result>(
+    did: Did,
+    task: (revoke: () => Promise<void>) => Promise<Result>,
+  ): Promise<Result> {
+    const revoke = () => mapped(did, () => this.#keptClient().revoke(did))
+    return await this.#uses.run(did, () => task(revoke))
   }
 
   /**
@@ -325,32 +335,8 @@ interface Kept {
   readonly client: NodeOAuthClient
 }
 
-/**
- * Refuses what no PDS has reason to say: sessions are searched as a whole for their keys, and the
- * scope is gone through at every write. The library revokes what could not be stored.
- */
-function bounded(
-  store: NodeOAuthClientOptions['sessionStore'],
-): NodeOAuthClientOptions['sessionStore'] {
-  return {
-    get: (did) => store.get(did),
-    set: async (did, session) => {
-      const isTooLong =
-        session.tokenSet.scope.length > scopeCharsMax ||
-        JSON.stringify(session).length > sessionCharsMax
-      if (isTooLong) throw new OAuthUnavailable('its session is larger than any has to be')
-      await store.set(did, session)
-    },
-    del: (did) => store.del(did),
-  }
-}
-
-/** Many times what we ask for. */
-const scopeCharsMax = 4096
 /** Some 500, and the name of the server. Of strangers' states there are many. */
 const stateCharsMax = 8192
-/** Those of the official PDS have some 3,000. */
-const sessionCharsMax = 64 * 1024
 /** As long as one exchange with a PDS may take. */
 const stopMsMax = 10_000
 

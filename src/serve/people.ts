@@ -4,6 +4,7 @@ import type { Did, Nsid } from '../atproto/syntax.ts'
 import type { Config } from '../config.ts'
 import type { Log } from '../lib/log.ts'
 import { missingScopes } from '../remote/oauth-client.ts'
+import type { OAuth } from '../remote/oauth.ts'
 import { Pds } from '../remote/pds.ts'
 import { privateCollections } from '../service/collections.ts'
 import { Departures } from '../service/departure.ts'
@@ -37,9 +38,11 @@ export type People = ReturnType<typeof membership>
 export function membership(base: Base, log: Log) {
   const { config, store, departures, key, call, oauth, identities } = base
   const pds = (did: Did) => new Pds({ did, use: (task) => oauth.use(did, task), now: Date.now })
-  const revoke = (did: Did, isDue: () => Promise<boolean>) => oauth.revoke(did, isDue)
-  const ending = new Departures({ store: departures, revoke, log })
-  const departing = { store: departures, departures: ending }
+  const ending: OAuth['ending'] = (did, task) => oauth.ending(did, task)
+  const departing = {
+    store: departures,
+    departures: new Departures({ store: departures, ending, log }),
+  }
   const service = `${config.serviceDid}#${config.fragment}`
   const pointsPerHour = config.outboxPoints
   const troubles = new Troubles({ identities, now: Date.now, log })

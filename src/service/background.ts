@@ -19,6 +19,8 @@ interface Parts {
   readonly keepAlive: KeepAlive
   readonly stubs: StubSwitch
   readonly log: Log
+  /** Between two rounds of what is due. */
+  readonly dueEveryMs?: number
 }
 
 /** What is taken up after a start, and again from time to time, beside the requests of people. */
@@ -32,9 +34,7 @@ export class Background {
   constructor(parts: Parts) {
     this.#parts = parts
     this.#started = this.#start()
-    this.#timer = setInterval(() => {
-      this.#due ??= this.#doDue().finally(() => (this.#due = undefined))
-    }, dueEveryMs)
+    this.#timer = setInterval(() => void this.#doDue(), parts.dueEveryMs ?? dueEveryMsDefault)
     parts.keepAlive.start()
   }
 
@@ -58,14 +58,18 @@ export class Background {
     return (await this.#attempt('sweep', () => this.#sweep())) ?? 'unswept'
   }
 
-  /** What was decided on and could not be done at once; hardly ever anything. */
-  async #doDue(): Promise<void> {
+  /** What was decided on and could not be done at once: one round at a time. */
+  #doDue(): Promise<void> {
+    this.#due ??= this.#round().finally(() => (this.#due = undefined))
+    return this.#due
+  }
+
+  async #round(): Promise<void> {
     const { enrollments, departing } = this.#parts
-    await this.#attempt('departures', () => enrollments.eraseDue('background'))
-    await this.#attempt('records', () =>
-      enrollments.queueDueRecords('background', () => this.#stopped),
-    )
-    await this.#attempt('late departures', () => departing.departures.giveUp(Date.now()))
+    const stopped = () => this.#stopped
+    await this.#attempt('departures', () => enrollments.eraseDue('background', stopped))
+    await this.#attempt('records', () => enrollments.queueDueRecords('background', stopped))
+    await this.#attempt('late departures', () => departing.departures.giveUp(Date.now(), stopped))
   }
 
   /** A failure of one kind of work must not keep the other kinds from being done. */
@@ -119,4 +123,4 @@ export class Background {
 
 const sweepPage = 500
 /** One look at indexes of rows that are hardly ever there. */
-const dueEveryMs = 30_000
+const dueEveryMsDefault = 30_000

@@ -18,11 +18,12 @@ import type { WriteAnswer, WriteCall } from './write.ts'
 export type ActorCall =
   /** The signing key, made at first. */
   | { readonly kind: 'key' }
-  /** Makes the repo at first, above `after`; the outbox rows are queued either way. */
+  /** Makes the repo at first, above `after` and with `budget`; the outbox rows are queued either way. */
   | {
       readonly kind: 'open'
       readonly outbox: readonly OutboxEntry[]
       readonly after?: RepoNumbers | undefined
+      readonly budget?: Budget | undefined
     }
   | ({ readonly kind: 'write' } & WriteCall)
   | ({ readonly kind: 'read' } & ReadCall)

@@ -62,7 +62,9 @@ export async function deliver(job: Job): Promise<Delivery> {
     if (outcome !== 'delivered') return outcome
     left = purse.budget
   }
-  return rows.length === 0 ? { kind: 'empty' } : { kind: 'later', waitMs: 0 }
+  if (rows.length === 0) return { kind: 'empty' }
+  // Also where no row is left: the next one may come in a moment.
+  return { kind: 'later', waitMs: Math.max(0, pds.pauseUntilMs - Date.now()) }
 }
 
 type Visit = Job & { readonly purse: Purse }

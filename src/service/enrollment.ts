@@ -4,7 +4,7 @@ import { type Did, parseRkey } from '../atproto/syntax.ts'
 import { nextTid } from '../atproto/tid.ts'
 import type { Log } from '../lib/log.ts'
 import { Turns } from '../lib/turns.ts'
-import type { OutboxEntry } from '../store/actor-outbox.ts'
+import type { Budget, OutboxEntry } from '../store/actor-outbox.ts'
 import type { DepartureStore, RepoNumbers } from '../store/departure.ts'
 import type { Enrollment, ServiceStore } from '../store/service.ts'
 import { type Attestation, attest } from './attestation.ts'
@@ -82,6 +82,7 @@ export class Enrollments {
     const { did, pdsEndpoint, scope, requestId } = person
     return await this.#turns.run(did, async () => {
       const before = await this.#store.enrollment(did)
+      if (before !== undefined) await this.#checkRepo(did, requestId)
       const back = await this.#comeBack(did, requestId)
       const { signingKey } = await this.#call(did, requestId, { kind: 'key' })
       const enrollment: Enrollment = {
@@ -98,7 +99,8 @@ export class Enrollments {
       try {
         const record = this.#recordEntry(this.#present(enrollment))
         const outbox = withRecord(record, back.outbox)
-        await this.#call(did, requestId, { kind: 'open', outbox, after: back.after })
+        const { after, budget } = back
+        await this.#call(did, requestId, { kind: 'open', outbox, after, budget })
         await this.#store.enroll(enrollment, person.oauthSession)
       } finally {
         release()
@@ -106,6 +108,23 @@ export class Enrollments {
       this.#outbox.resume(did)
       return this.#present(enrollment)
     })
+  }
+
+  /**
+   * A repo that was lost is not replaced by a new one: that would have another key, and numbers that
+   * its readers have seen before. Whoever gives it up leaves, and comes back above all its numbers.
+   * @throws XrpcError 503 RepoUnavailable
+   */
+  async #checkRepo(did: Did, requestId: string): Promise<void> {
+    try {
+      await this.#call(did, requestId, { kind: 'outbox', limit: 1 })
+    } catch (error) {
+      if (!isRepoMissing(error)) throw error
+      const advice = 'restore the folder of this account from a backup, or let the person leave'
+      this.#log.error('enrollment.repo.missing', { did, requestId, advice })
+      const message = 'your repo is not to be found on this service now: ask its operator'
+      throw new XrpcError(503, 'RepoUnavailable', message)
+    }
   }
 
   /**
@@ -168,7 +187,7 @@ export class Enrollments {
     try {
       return await this.#call(did, requestId, { kind: 'leave' })
     } catch (error) {
-      if (!(error instanceof XrpcError) || error.error !== 'RepoNotFound') throw error
+      if (!isRepoMissing(error)) throw error
       this.#log.error('departure.repo.missing', { did, requestId })
       const nowMs = Date.now()
       const rkey = parseRkey(enrollmentRkey(this.#rules.serviceDid))
@@ -197,8 +216,9 @@ export class Enrollments {
   }
 
   /** Erases data and keys that could not be erased when their owners left. */
-  async eraseDue(requestId: string): Promise<void> {
+  async eraseDue(requestId: string, stopped = () => false): Promise<void> {
     for (const did of await this.#departures.unerased()) {
+      if (stopped()) return
       await this.inTurn(did, () => this.#tryErase(did, requestId))
       this.#outbox.resume(did)
     }
@@ -210,17 +230,15 @@ export class Enrollments {
   }
 
   /**
-   * What somebody who was here before takes up again: the numbers of the repo, and the keys on the
-   * PDS that a departure has not dealt with yet.
+   * What somebody who was here before takes up again: the numbers of the repo, and of a departure
+   * under way what is left of its budget and the keys on the PDS that it has not dealt with yet.
    */
-  async #comeBack(
-    did: Did,
-    requestId: string,
-  ): Promise<{ after: RepoNumbers | undefined; outbox: readonly OutboxEntry[] }> {
+  async #comeBack(did: Did, requestId: string): Promise<Return> {
     await this.#erase(did, requestId)
     const keys = await this.#departures.keys(did)
     return {
       after: await this.#departures.departed(did),
+      budget: await this.#departures.budget(did),
       outbox: keys.map(({ collection, rkey, pdsCid }) => {
         return { collection, rkey, pdsCid, record: null }
       }),
@@ -332,6 +350,12 @@ interface BoundaryChange {
   readonly requestId: string
 }
 
+interface Return {
+  readonly after: RepoNumbers | undefined
+  readonly budget: Budget | undefined
+  readonly outbox: readonly OutboxEntry[]
+}
+
 /** After another configuration the records of everybody may be due. */
 const shownEvery = 1_000
 
@@ -345,6 +369,10 @@ function withRecord(record: OutboxEntry, left: readonly OutboxEntry[]): OutboxEn
 
 function notEnrolled(did: Did): XrpcError {
   return new XrpcError(404, 'NotEnrolled', `${did} is not enrolled on this service`)
+}
+
+function isRepoMissing(error: unknown): boolean {
+  return error instanceof XrpcError && error.error === 'RepoNotFound'
 }
 
 /** The service DID as a record key: `%` is not allowed there. */

@@ -4,6 +4,8 @@ import type { ServiceStore } from '../store/service.ts'
 /** What of the configuration people's public enrollment records repeat. */
 interface Published {
   readonly publicUrl: string
+  /** did:key of the service, which attests them. */
+  readonly serviceKey: string
   readonly publishBoundaries: boolean
   /** Qualified. */
   readonly boundaries: readonly string[]
@@ -14,11 +16,11 @@ interface Published {
  * gone though people are in them, and makes the public records due that now say something else.
  */
 export async function announceChanges(
-  { publicUrl, publishBoundaries, boundaries }: Published,
+  { publicUrl, serviceKey, publishBoundaries, boundaries }: Published,
   { store, log }: { readonly store: ServiceStore; readonly log: Log },
 ): Promise<void> {
   await warnOfMissing(boundaries, { store, log })
-  const now: Published = { publicUrl, publishBoundaries, boundaries }
+  const now: Published = { publicUrl, serviceKey, publishBoundaries, boundaries }
   const remember = { name, value: JSON.stringify(now) }
   const text = await store.remembered(name)
   if (text === undefined) return await store.remember(remember)
@@ -33,7 +35,9 @@ const name = 'published'
 
 function differenceOf(before: Published, now: Published): readonly string[] | 'all' {
   const same =
-    before.publicUrl === now.publicUrl && before.publishBoundaries === now.publishBoundaries
+    before.publicUrl === now.publicUrl &&
+    before.serviceKey === now.serviceKey &&
+    before.publishBoundaries === now.publishBoundaries
   if (!same) return 'all'
   const gone = before.boundaries.filter((one) => !now.boundaries.includes(one))
   const come = now.boundaries.filter((one) => !before.boundaries.includes(one))

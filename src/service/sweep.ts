@@ -37,15 +37,28 @@ export async function sweepAbandoned(sweep: Sweep): Promise<void> {
     for (const did of dids) {
       if (sweep.stopped()) return
       if (enrolled.has(did)) continue
-      await sweep.inTurn(did, () => look(sweep, { did, folder: join(root, prefix, did), nobody }))
+      const folder = join(root, prefix, did)
+      await sweep.inTurn(did, () => tryLook(sweep, { did, folder, nobody }))
     }
   }
 }
 
-async function look(
-  { dataDir, store, departures, log }: Sweep,
-  at: { readonly did: Did; readonly folder: string; readonly nobody: boolean },
-): Promise<void> {
+/** One broken folder must not keep the others. */
+async function tryLook(sweep: Sweep, at: Place): Promise<void> {
+  try {
+    await look(sweep, at)
+  } catch (error) {
+    sweep.log.error('enrollment.abandoned.failed', { did: at.did, error })
+  }
+}
+
+interface Place {
+  readonly did: Did
+  readonly folder: string
+  readonly nobody: boolean
+}
+
+async function look({ dataDir, store, departures, log }: Sweep, at: Place): Promise<void> {
   const { did, folder, nobody } = at
   if (!existsSync(folder) || Date.now() - statSync(folder).mtimeMs < abandonedAfterMs) return
   if (

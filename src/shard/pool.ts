@@ -124,7 +124,9 @@ class Shard {
     const ofActor = this.#byActor.get(counter) ?? 0
     const id = this.#nextId++
     const text = JSON.stringify({ id, did, requestId, ...call })
-    if (this.#waiting.size >= inFlightMax || this.#bytes + text.length > inFlightBytesMax) {
+    const full = this.#waiting.size >= inFlightMax || this.#bytes + text.length > inFlightBytesMax
+    // What opens a repo again is never refused: nothing else would, until the next start.
+    if (full && call.kind !== 'stay') {
       throw overloaded('the service is busy, try again')
     }
     if (ofActor >= inFlightOfActorMax && limited.has(call.kind)) {

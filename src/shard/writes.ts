@@ -66,13 +66,14 @@ export class Writes {
   /** Makes the actor's repo with its empty commit, or only queues where there already is one. */
   async open(
     did: Did,
-    { outbox, after }: Extract<ActorCall, { kind: 'open' }>,
+    { outbox, after, budget }: Extract<ActorCall, { kind: 'open' }>,
   ): Promise<ActorAnswers['open']> {
     const { turns, boot } = this.#parts
     return await turns.run(did, async () => {
       let created = false
       await this.#actors.create(did, async (store, key) => {
         const context = { did, key, clockId: boot.clockId, nowMs: Date.now() }
+        if (budget !== undefined) await store.outbox.setBudget(budget)
         await store.apply([planFirst({ tree: Mst.empty, outbox, after }, context)])
         created = true
       })

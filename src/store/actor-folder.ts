@@ -6,8 +6,11 @@ import { syncFolder } from '../lib/files.ts'
 
 /** `actors/{first two hex digits of SHA-256(did)}/{did}` below the data folder. */
 export function actorFolder(dataDir: string, did: Did): string {
-  const prefix = createHash('sha256').update(did).digest('hex').slice(0, 2)
-  return join(dataDir, 'actors', prefix, did)
+  return join(dataDir, 'actors', digestOf(did).slice(0, 2), did)
+}
+
+function digestOf(did: Did): string {
+  return createHash('sha256').update(did).digest('hex')
 }
 
 /**
@@ -16,7 +19,8 @@ export function actorFolder(dataDir: string, did: Did): string {
  */
 export function removeActorFolder(dataDir: string, did: Did): void {
   const folder = actorFolder(dataDir, did)
-  const aside = join(dataDir, 'actors', `${removedPrefix}${did}`)
+  // A DID alone may be as long as a name can be.
+  const aside = join(dataDir, 'actors', `${removedPrefix}${digestOf(did)}`)
   rmSync(aside, { recursive: true, force: true })
   if (!existsSync(folder)) return
   renameSync(folder, aside)

@@ -150,6 +150,10 @@ export class ActorOutbox {
     return row === undefined ? undefined : { points: row.points, atMs: row.pointsAtMs }
   }
 
+  async setBudget(budget: Budget): Promise<void> {
+    await this.#sql.run(spent(budget))
+  }
+
   /**
    * Says that a row was delivered: `pdsCid` is what now stands on the PDS, null when nothing does.
    * A row that was queued anew meanwhile stays pending and only learns what stands there.

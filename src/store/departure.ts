@@ -99,8 +99,11 @@ export class DepartureStore {
     return await this.#dids('select did from departure where erased = 0')
   }
 
-  async beganBefore(ms: number): Promise<Did[]> {
-    return await this.#dids('select did from departure where "sinceMs" < $1', ms)
+  /** Those that began before a time and have nothing here any more, oldest first. */
+  async erasedBefore(ms: number, limit: number): Promise<Did[]> {
+    const sql = `select did from departure where "sinceMs" < $1 and erased = 1
+      order by "sinceMs" limit $2`
+    return await this.#dids(sql, ms, limit)
   }
 
   async markErased(did: Did): Promise<void> {

@@ -51,3 +51,14 @@ test('an export that was sent, cancelled or failed makes room', async () => {
   const last = await exports.stream(did('alice'), bytesOf(3))
   expect(await new Response(last).bytes()).toEqual(new Uint8Array([7, 7, 7]))
 })
+
+test('an export that is cancelled after its end makes no room that the next one has', async () => {
+  const exports = new Exports()
+  // Its only piece waits for a client who never takes it.
+  const first = await exports.stream(did('alice'), bytesOf(1))
+  await Bun.sleep(0)
+  await exports.stream(did('alice'), bytesOf(mebibyte))
+  await first.cancel()
+  const refusal = await failureOf(exports.stream(did('alice'), bytesOf(1)))
+  expect(refusal).toMatchObject({ status: 503, error: 'Overloaded' })
+})

@@ -249,6 +249,20 @@ describe('a sign-in', () => {
     expect(await pds.getRecord(place)).toEqual({ cid: 'bafy', value: {} })
   })
 
+  test('waits for the end of the session before it, and is not ended with it', async () => {
+    const first = await visitor.kept()
+    const second = await visitor.signIn()
+    let keeping: Promise<void> | undefined
+    await oauth.ending(alice, async (revoke) => {
+      keeping = visitor.keep(second)
+      await Bun.sleep(5)
+      await revoke()
+    })
+    await keeping
+    expect(sessions.get(alice)).toBe(second.saved)
+    expect(server.revoked).toEqual([accessTokenOf(first.saved)])
+  })
+
   const broken = ['{"SECRET', '{}', '{"dpopJwk": {}, "tokenSet": {"sub": "SECRET"}}', '']
   test.each(broken)(
     'succeeds over the broken session %p, whose text no log shows',

@@ -77,6 +77,26 @@ test('records that are due are queued', async () => {
   expect(await background.stop()).toBe('swept')
 })
 
+test('records that are due are queued once, however long that takes', async () => {
+  const queued: Did[] = []
+  world.seams.call = (pass) => async (did, requestId, call) => {
+    if (call.kind === 'queue') queued.push(did)
+    // Time for the next rounds to begin.
+    await Bun.sleep(5)
+    return await pass(did, requestId, call)
+  }
+  const people = [alice, bob, await world.person(), await world.person()].map(({ did }) => did)
+  for (const did of people) await world.store.setBoundaries(did, [b])
+  const background = start({ clean: true, dueEveryMs: 1 })
+  await eventually(
+    'records',
+    async () => (await world.store.recordsDue()).length === 0 || undefined,
+  )
+  await world.quiet()
+  await background.stop()
+  expect(queued.toSorted()).toEqual(people.toSorted())
+})
+
 /** Rows whose marks were lost, and the outbox of the process that finds them. */
 async function leftBehind(): Promise<void> {
   await world.outbox.stop()
@@ -93,7 +113,12 @@ test('sessions that were not used for long are refreshed', async () => {
   await background.stop()
 })
 
-function start({ clean, inDays = 0 }: { readonly clean: boolean; readonly inDays?: number }) {
+function start(how: {
+  readonly clean: boolean
+  readonly inDays?: number
+  readonly dueEveryMs?: number
+}) {
+  const { clean, inDays = 0, dueEveryMs = 30_000 } = how
   const { store, outbox, departures, call } = world
   const log = createLog('info', (line) => void world.log.push(line))
   const stubs = new StubSwitch({
@@ -122,5 +147,6 @@ function start({ clean, inDays = 0 }: { readonly clean: boolean; readonly inDays
     keepAlive,
     stubs,
     log,
+    dueEveryMs,
   })
 }

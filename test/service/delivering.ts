@@ -42,10 +42,10 @@ export class Delivering implements AsyncDisposable {
   readonly signedOut = new Set<Did>()
   /** Whose PDS gave trouble, in order. */
   readonly troubled: Did[] = []
-  /** Runs before a session is ended, as other uses of it do. */
-  beforeRevoking: () => Promise<void> = async () => undefined
   /** Looks at the use of a session before it is given. */
   beforeSession: (did: Did) => Promise<void> = async () => undefined
+  /** What had its turn with a session before its end. */
+  beforeEnding: (did: Did) => Promise<void> = async () => undefined
   readonly leaving: Departures
   outbox: Outbox
   readonly seams: Seams
@@ -59,9 +59,9 @@ export class Delivering implements AsyncDisposable {
     this.pds = new PdsServer()
     this.leaving = new Departures({
       store: this.departures,
-      revoke: async (did, isDue) => {
-        await this.beforeRevoking()
-        if (await isDue()) this.revoked.push(did)
+      ending: async (did, task) => {
+        await this.beforeEnding(did)
+        return await task(async () => void this.revoked.push(did))
       },
       log: createLog('info', (line) => void this.log.push(line)),
     })

@@ -88,6 +88,23 @@ describe('of the write budget at the PDS', () => {
     expect(await alice.pending()).toEqual(['d'])
   })
 
+  test('half is left to the person also between writes that come one by one', async () => {
+    const headers = {
+      'ratelimit-limit': '5000',
+      'ratelimit-remaining': '2499',
+      'ratelimit-reset': `${Math.floor(Date.now() / 1000) + 600}`,
+    }
+    world.pds.before = () => Response.json({ uri: 'at://x', cid: 'bafy' }, { headers })
+    await alice.post('a')
+    await eventually('a look', () => (delayed() ? true : undefined))
+    await alice.post('b')
+    // Whose turn comes after hers.
+    const bob = await world.person()
+    await bob.post('c')
+    await eventually('of bob', () => (world.pds.callsOf(bob.did).length > 0 ? true : undefined))
+    expect(world.pds.callsOf(alice.did)).toEqual(['put a on null'])
+  })
+
   /** Whether the outbox has work and nothing of it is under way. */
   function delayed(): boolean {
     return world.outbox.counts().actors.delayed === 1

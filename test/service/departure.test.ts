@@ -162,6 +162,24 @@ describe('a job of somebody who left', () => {
     })
   })
 
+  test('is given up soon after others that are too late, and not once the service stops', async () => {
+    await world.outbox.stop()
+    const people = 13
+    for (let count = 0; count < people; count++) {
+      alice = newDid()
+      await enroll()
+      await enrollments().unenroll(alice, 'test')
+    }
+    const late = Date.now() + 31 * dayMs
+    await world.leaving.giveUp(late, () => world.revoked.length === 2)
+    expect(world.revoked).toHaveLength(2)
+    // A round is short, as each may wait long for a PDS that is gone.
+    await world.leaving.giveUp(late)
+    expect(world.revoked).toHaveLength(people - 1)
+    await world.leaving.giveUp(late)
+    expect(new Set(world.revoked).size).toBe(people)
+  })
+
   test('keeps a refused key until the person or time helps, and deletes the others', async () => {
     await enrolled('one', 'two')
     world.pds.before = ({ method, rkey }) =>
@@ -212,28 +230,36 @@ describe('coming back', () => {
     expect(world.revoked).toEqual([])
   })
 
-  test.each(['end of the old session', 'last note'])(
-    'before the %s takes the person in for good, with the new session',
-    async (moment) => {
-      await enrolled('one')
-      const back = async () => {
-        world.beforeRevoking = world.seams.run = async () => undefined
-        await enroll()
-      }
-      if (moment === 'last note') {
-        world.seams.run = async (sql) => {
-          if (sql.startsWith('update departed')) await back()
-        }
-      } else world.beforeRevoking = back
-      await enrollments().unenroll(alice, 'test')
-      await world.quiet()
-      expect(await enrollments().find(alice)).toMatchObject({ active: true })
-      expect(await world.store.oauthSession(alice)).toBe('{}')
-      expect((await world.store.events(0, 10)).at(-1)).toMatchObject({ action: 'enroll' })
-      expect(world.revoked).toEqual(moment === 'last note' ? [alice] : [])
-      expect(world.pds.keysOf(alice)).toEqual([`${enrollmentCollection}/${serviceDid}`])
-    },
-  )
+  test('at the very end of the departure leaves nothing of that to end', async () => {
+    await enrolled('one')
+    // A sign-in has its turn with the session, and the end of the departure the next one.
+    world.beforeEnding = async () => {
+      world.beforeEnding = async () => undefined
+      await enroll()
+    }
+    await enrollments().unenroll(alice, 'test')
+    await eventually('return', async () => await enrollments().find(alice))
+    await world.outbox.stop()
+    expect(world.revoked).toEqual([])
+    expect(await world.store.oauthSession(alice)).toBe('{}')
+    const actions = (await world.store.events(0, 10)).map(({ action }) => action)
+    expect(actions).toEqual(['enroll', 'unenroll', 'enroll'])
+  })
+
+  test('before the last note of a departure takes the person in for good', async () => {
+    await enrolled('one')
+    world.seams.run = async (sql) => {
+      if (!sql.startsWith('update departed')) return
+      world.seams.run = async () => undefined
+      await enroll()
+    }
+    await enrollments().unenroll(alice, 'test')
+    await eventually('return', async () => await enrollments().find(alice))
+    await world.quiet()
+    expect(await world.store.oauthSession(alice)).toBe('{}')
+    expect((await world.store.events(0, 10)).at(-1)).toMatchObject({ action: 'enroll' })
+    expect(world.pds.keysOf(alice)).toEqual([`${enrollmentCollection}/${serviceDid}`])
+  })
 
   test('that fails half-way leaves the departure at its work', async () => {
     await enrolled('one')
@@ -320,13 +346,11 @@ async function killedAt(step: number, task: () => Promise<void>): Promise<boolea
       throw new Error('killed')
     }
   }
-  const outcome = await Promise.race([
-    task().then(
-      () => 'done',
-      () => 'killed',
-    ),
-    dead.promise,
-  ])
+  const ended = task().then(
+    () => 'done',
+    () => 'killed',
+  )
+  const outcome = await Promise.race([ended, dead.promise])
   await world.outbox.stop()
   world.seams.step = async () => undefined
   return outcome === 'killed'
@@ -366,14 +390,10 @@ async function headOf(did: Did): Promise<RepoNumbers> {
 }
 
 function stubsOf(did: Did): string[] {
-  const prefix = `${collection}/`
-  return world.pds
-    .keysOf(did)
-    .filter((path) => path.startsWith(prefix))
-    .map((path) => path.slice(prefix.length))
+  const paths = world.pds.keysOf(did).map((path) => path.split('/'))
+  return paths.flatMap(([nsid, rkey = '']) => (nsid === collection ? [rkey] : []))
 }
 
 function expectNothingLeft(): void {
-  expect(world.pds.keysOf(alice)).toEqual([])
-  expect(existsSync(actor().folder)).toBeFalse()
+  expect([world.pds.keysOf(alice), existsSync(actor().folder)]).toEqual([[], false])
 }

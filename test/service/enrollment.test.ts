@@ -1,15 +1,16 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
+import { existsSync, renameSync } from 'node:fs'
 import { join } from 'node:path'
 import { encode } from '../../src/atproto/cbor.ts'
 import { ServiceKey, verifySignature } from '../../src/atproto/keys.ts'
 import type { Did } from '../../src/atproto/syntax.ts'
 import { attest } from '../../src/service/attestation.ts'
 import type { Enrollments, EnrollmentRules } from '../../src/service/enrollment.ts'
-import { failureOf } from '../kit/wait.ts'
+import { eventually, failureOf } from '../kit/wait.ts'
 import { textOf } from '../kit/xrpc.ts'
 import { newDid } from '../shard/pools.ts'
 import { temporaryFolder } from '../store/temporary.ts'
-import { Delivering } from './delivering.ts'
+import { Delivering, Person } from './delivering.ts'
 import { a, b, c, serviceDid } from './posts.ts'
 
 const folder = temporaryFolder()
@@ -79,6 +80,34 @@ test('enrolling again keeps key, date and boundaries, and rewrites the PDS recor
   expect(second).toMatchObject({ signingKey, enrolledAt, boundaries: [b], scope: 'less' })
   expect(await made({}).find(alice)).toEqual({ ...second, pdsEndpoint: 'https://moved.test' })
   expect(world.pds.at(alice, rkey, nsid)).toMatchObject({ boundaries: [{ value: b }] })
+})
+
+test('enrolling again puts no new repo in the place of one that was lost', async () => {
+  const first = await enroll(made({}))
+  await world.restart()
+  const { folder: place } = world.house.known(alice, '')
+  renameSync(place, `${place}.lost`)
+  expect(await failureOf(enroll(made({})))).toMatchObject({ error: 'RepoUnavailable' })
+  expect(existsSync(place)).toBeFalse()
+  expect(world.log.some((line) => line.includes('enrollment.repo.missing'))).toBeTrue()
+  renameSync(`${place}.lost`, place)
+  expect(await enroll(made({}))).toEqual(first)
+})
+
+test('leaving and enrolling again brings no new budget of writes to the PDS', async () => {
+  await world.outbox.stop()
+  // 15 points at once: the enrollment record and four stubs.
+  world.outbox = world.fresh({ pointsPerHour: 30 })
+  await enroll(made({}))
+  await new Person(world, world.house.known(alice, '')).post('a', 'b', 'c', 'd')
+  await world.quiet()
+  expect(world.pds.callsOf(alice)).toHaveLength(5)
+  await made({}).unenroll(alice, 'test')
+  await enroll(made({}))
+  const bob = await world.person()
+  await bob.post('one')
+  await eventually('of bob', () => (world.pds.callsOf(bob.did).length > 0 ? 1 : undefined))
+  expect(world.pds.callsOf(alice)).toHaveLength(5)
 })
 
 test('boundaries that the service no longer has are neither found nor published', async () => {

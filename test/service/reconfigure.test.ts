@@ -9,7 +9,12 @@ import { Delivering } from './delivering.ts'
 import { a, b, c } from './posts.ts'
 
 const folder = temporaryFolder()
-const base = { publicUrl: 'https://a.test', publishBoundaries: true, boundaries: [a, b, c] }
+const base = {
+  publicUrl: 'https://a.test',
+  serviceKey: 'did:key:one',
+  publishBoundaries: true,
+  boundaries: [a, b, c],
+}
 let world: Delivering
 let inA: Did
 let inB: Did
@@ -54,6 +59,7 @@ test('whoever follows memberships is told of those that came and went', async ()
 
 test.each([
   ['another public URL', { publicUrl: 'https://b.test' }],
+  ['another key of the service', { serviceKey: 'did:key:two' }],
   ['hiding boundaries', { publishBoundaries: false }],
 ])('%s makes every record due', async (_, change) => {
   await start(change)

@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test'
-import { existsSync, mkdirSync, utimesSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import type { Did } from '../../src/atproto/syntax.ts'
+import { existsSync, mkdirSync, readdirSync, utimesSync, writeFileSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { type Did, parseDid } from '../../src/atproto/syntax.ts'
 import { createLog } from '../../src/lib/log.ts'
 import { sweepAbandoned } from '../../src/service/sweep.ts'
 import { newDid } from '../shard/pools.ts'
@@ -67,6 +67,23 @@ test('a folder that a departure has yet to erase is left to it', async () => {
   age(actor.folder, hourMs * 2)
   expect(await sweep(world)).toEqual([])
   expect(existsSync(actor.folder)).toBeTrue()
+})
+
+test('one broken folder does not keep the others', async () => {
+  await using world = await Delivering.open(join(folder, 'broken'))
+  await world.person()
+  const dids = ['did:web:alice.test', 'did:web:bob.test'].map(parseDid)
+  const actors = await Promise.all(dids.map((did) => world.house.actor(did)))
+  // Of two prefixes, in whatever order the file system gives them.
+  const prefixes = readdirSync(join(folder, 'broken', 'actors'))
+  const turn = ({ folder: path }: { folder: string }) => prefixes.indexOf(basename(dirname(path)))
+  const [first, second] = actors.toSorted((one, other) => turn(one) - turn(other))
+  await world.house.pool.close()
+  writeFileSync(first?.database ?? '', 'no database')
+  for (const actor of actors) age(actor.folder, hourMs * 2)
+  const lines = await sweep(world)
+  expect(lines.map((line) => line.includes('enrollment.abandoned.failed'))).toEqual([true, false])
+  expect([existsSync(first?.folder ?? ''), existsSync(second?.folder ?? '')]).toEqual([true, false])
 })
 
 test('a data folder without actors is no error', async () => {

@@ -53,6 +53,8 @@ describe.each(kinds)('%s', (kind) => {
     const calls = Array.from({ length: 1_010 }, (_, index) =>
       failureOf(house.pool.call(dids[index % 20] ?? newDid(), 'test', look)),
     )
+    // But a repo that was closed is opened again.
+    await house.pool.call(newDid(), 'test', { kind: 'stay' })
     const names = (await Promise.all(calls)).map((failure) => nameOf(failure))
     expect(names.slice(0, 1_000).every((name) => name === 'RepoNotFound')).toBeTrue()
     expect(names.slice(1_000).every((name) => name === 'Overloaded')).toBeTrue()
