@@ -116,6 +116,7 @@ export class SignIn {
   async #callback(visit: Visit): Promise<Response> {
     const secret = this.#cookie.read(visit.request)
     let back: string | null = null
+    let did: Did | undefined
     try {
       const { oauth } = this.#parts
       const pending = await oauth.callback(visit.url.searchParams, async (state) => {
@@ -123,6 +124,7 @@ export class SignIn {
         back = started?.redirectUri ?? null
         return started?.saved
       })
+      did = pending.did
       await this.#enroll(pending, visit.requestId)
       // The list may have become another since it was asked.
       await this.#parts.eligibility.enforce(pending.did)
@@ -133,13 +135,29 @@ export class SignIn {
         log: this.#parts.log,
         requestId: visit.requestId,
       })
-      if (back === null) return this.#refuse(refusal, visit)
+      // A return that does not count is nobody's: no app is told of it either.
+      const isForged = error instanceof OAuthCallbackRejected
+      if (isForged || back === null) return await this.#refuseReturn(refusal, { visit, did })
       const { reason } = refusal.fields
       const target = withParameter(back, 'stratos_error', refusal.error)
       const isDenied = typeof reason === 'string'
       const denied = isDenied ? withParameter(target, 'stratos_error_reason', reason) : target
       return withCookies(redirect(denied), this.#cookie.remove())
     }
+  }
+
+  /** Whoever is a member and may not stay one still gets to the page, where they can leave. */
+  async #refuseReturn(
+    refusal: XrpcError,
+    { visit, did }: { readonly visit: Visit; readonly did: Did | undefined },
+  ): Promise<Response> {
+    const { browsers, enrollments } = this.#parts
+    const isDenied = refusal.error === 'EnrollmentDenied' && wantsPage(visit.request)
+    if (!isDenied || did === undefined || (await enrollments.member(did)) === undefined) {
+      return this.#refuse(refusal, visit)
+    }
+    const session = await browsers.begin(did, visit.request)
+    return withCookies(welcome(did, visit, null), this.#cookie.remove(), session)
   }
 
   async #enroll(pending: PendingSession, requestId: string): Promise<void> {

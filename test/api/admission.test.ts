@@ -47,6 +47,21 @@ describe('somebody who is not on the list', () => {
     expect(status).toEqual({ did, enrolled: false })
   })
 
+  test('and is a member already, gets to their page, where they can leave', async () => {
+    const { did } = stratos.person('alice')
+    const before = pds.revoked.length
+    const answer = await signIn(stratos, 'alice', { pds, accept: 'text/html' })
+    expect(answer.status).toBe(303)
+    expect(answer.headers.get('location')).toBe('/')
+    const cookies = answer.headers.getSetCookie()
+    expect(cookies).toContainEqual(expect.stringMatching(/^stratos-session=[\w-]{43};/))
+    // What the PDS gave for it is given back.
+    expect(pds.revoked).toHaveLength(before + 1)
+    const { body } = await stratos.call(statusNsid, { params: { did } })
+    expect(body).toMatchObject({ enrolled: true })
+    expect((await signIn(stratos, 'alice', { pds })).status).toBe(403)
+  })
+
   test('sees a page that says why and whom to ask', async () => {
     const answer = await signIn(stratos, 'stranger', { pds, accept: 'text/html' })
     expect(answer.status).toBe(403)
@@ -89,7 +104,7 @@ test('while the list cannot be read its last copy counts, over a restart, too', 
   await restart()
   await eventually('warning', () => stratos.log.includes('allow-list.not-read') || undefined)
   expect((await signIn(stratos, 'stranger', { pds })).status).toBe(200)
-  const answer = await signIn(stratos, 'alice', { pds, accept: 'text/html' })
+  const answer = await signIn(stratos, 'alice', { pds })
   expect(answer.status).toBe(403)
   expect(answer.headers.get('retry-after')).toBe('60')
   expect(await answer.text()).toContain('try again later')

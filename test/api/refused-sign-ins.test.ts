@@ -213,6 +213,20 @@ test('a refusal at the PDS is told to the app that sent the person', async () =>
   left.push(did)
 })
 
+test('a return that does not count goes back to no app', async () => {
+  const did = stratos.directory.add({ pds: pds.url })
+  for (const iss of ['https://issuer.example.com', undefined]) {
+    const browser = new Browser()
+    const params = await approved(did, browser, `${app}/done`)
+    if (iss === undefined) params.delete('iss')
+    else params.set('iss', iss)
+    const answer = await comeBack(browser, params)
+    await expectRefusal(answer, { status: 400, error: 'InvalidRequest' })
+    expect(answer.headers.get('location')).toBeNull()
+  }
+  left.push(did)
+})
+
 test('tokens of a refused person are given back', async () => {
   const did = stratos.directory.add({ pds: pds.url })
   const before = pds.revoked.length
