@@ -2,6 +2,7 @@ import type { Did } from '../atproto/syntax.ts'
 import { unreachable } from '../lib/assert.ts'
 import { backoffMs } from '../lib/backoff.ts'
 import type { Log } from '../lib/log.ts'
+import { Lanes } from '../lib/lanes.ts'
 import { Turns } from '../lib/turns.ts'
 import type { Pds } from '../remote/pds.ts'
 import type { ServiceStore } from '../store/service.ts'
@@ -55,6 +56,7 @@ export class Outbox {
   readonly #queue: Did[] = []
   readonly #marks = new Turns<Did>()
   readonly #running = new Set<Promise<void>>()
+  readonly #lanes = new Lanes<Did>(actorsOfPdsMax)
   readonly #spending: Spending
   readonly #counters = { settled: 0, postponed: 0, parked: 0, dropped: 0 }
   #stopped = false
@@ -187,6 +189,31 @@ export class Outbox {
   }
 
   async #run(did: Did, actor: Actor): Promise<void> {
+    const lane = await this.#laneOf(did)
+    if (!this.#lanes.enter(lane, did)) {
+      actor.state = 'queued'
+      return
+    }
+    try {
+      await this.#turn(did, actor)
+    } finally {
+      const next = this.#lanes.leave(lane)
+      // First in line: it has waited in another one already.
+      if (next !== undefined) this.#queue.unshift(next)
+    }
+  }
+
+  /** A PDS that takes its time holds up its own people, and leaves room for those of others. */
+  async #laneOf(did: Did): Promise<string> {
+    try {
+      return (await this.#parts.store.enrollment(did))?.pdsEndpoint ?? departuresLane
+    } catch (error) {
+      this.#parts.log.error('outbox.failed', { did, error })
+      return departuresLane
+    }
+  }
+
+  async #turn(did: Did, actor: Actor): Promise<void> {
     const outcome = await this.#deliver(did)
     actor.state = 'resting'
     switch (outcome.kind) {
@@ -292,6 +319,10 @@ interface OutboxCounts {
 }
 
 const actorsAtOnceMax = 16
+/** Of one PDS at once: half of the room, so that one alone cannot take all of it. */
+const actorsOfPdsMax = 8
+/** For people who left: where their PDS is, is no longer known here. */
+const departuresLane = ''
 /** Erasing takes no longer, unless it failed; then it is tried again in the background. */
 const unerasedMs = 5_000
 const stopMsMax = 3_000

@@ -130,19 +130,20 @@ export class Delivering implements AsyncDisposable {
   }
 
   /** An enrolled person with an empty repo, of whom nothing is due. */
-  async person(): Promise<Person> {
+  async person(pdsEndpoint = this.pds.url): Promise<Person> {
     const actor = await this.house.actor()
-    await this.enroll(actor)
+    await this.enroll(actor, pdsEndpoint)
     await this.store.clearOutbox(actor.did)
     return new Person(this, actor)
   }
 
-  async enroll({ did, signingKey }: Actor): Promise<void> {
+  /** @param pdsEndpoint where the account is said to be; all calls go to the one PDS */
+  async enroll({ did, signingKey }: Actor, pdsEndpoint = this.pds.url): Promise<void> {
     const person = {
       did,
       signingKey,
       boundaries: [],
-      pdsEndpoint: this.pds.url,
+      pdsEndpoint,
       rkey: serviceDid,
       enrolledAt: new Date().toISOString(),
       scope: 'atproto',

@@ -40,6 +40,24 @@ test('for somebody inactive delivery goes on', async () => {
   expect(world.pds.written).toEqual(['put one'])
 })
 
+test('a PDS that never answers leaves room for the people of others', async () => {
+  const slow = await Promise.all(
+    Array.from({ length: 40 }, () => world.person('https://slow.test')),
+  )
+  const hanging = new Set<string>(slow.map(({ did }) => did))
+  const { promise: answered, resolve: answer } = Promise.withResolvers<void>()
+  world.pds.before = async ({ repo }) => {
+    if (hanging.has(repo)) await answered
+    return undefined
+  }
+  for (const person of slow) await person.post('one')
+  await alice.post('one')
+  await eventually('stub of alice', () => world.pds.at(alice.did, 'one'), { everyMs: 2 })
+  answer()
+  await world.quiet()
+  expect(world.pds.written).toHaveLength(41)
+})
+
 describe('when the session is lost', () => {
   test('the person waits, whatever else they write, and goes on after signing in', async () => {
     world.signedOut.add(alice.did)
@@ -128,7 +146,9 @@ describe('a PDS in trouble is tried again', () => {
 
 test('one user is delivered in order, many users at once', async () => {
   const people = [alice]
-  while (people.length < 20) people.push(await world.person())
+  // Half of them elsewhere: the people of one PDS never get all of the room.
+  const pdsOf = () => (people.length % 2 === 0 ? world.pds.url : 'https://other.test')
+  while (people.length < 20) people.push(await world.person(pdsOf()))
   let now = 0
   let most = 0
   const nowOf = new Map<string, number>()
