@@ -1,3 +1,4 @@
+import type { Did } from './atproto/syntax.ts'
 import { variables } from './config/variables.ts'
 import type { Variable } from './lib/settings.ts'
 import { ownMetadataPaths } from './remote/oauth-client.ts'
@@ -15,6 +16,8 @@ export interface Config extends Values {
   readonly boundaries: readonly string[]
   /** Qualified boundaries that new people get. */
   readonly newBoundaries: readonly string[]
+  /** Qualified boundaries within which each AppView may read, by its DID. */
+  readonly appViews: ReadonlyMap<Did, 'all' | readonly string[]>
   /** What the operator should know at the start. */
   readonly warnings: readonly string[]
 }
@@ -64,13 +67,14 @@ export class ConfigError extends Error {
 export function describeVariables(): { name: string; fallback: string; text: string }[] {
   return Object.values(variables).map((entry) => ({
     name: entry.name,
-    fallback:
-      entry.shown ??
-      (Array.isArray(entry.fallback) && entry.fallback.length === 0
-        ? 'none'
-        : String(entry.fallback)),
+    fallback: entry.shown ?? shown(entry.fallback),
     text: entry.text,
   }))
+}
+
+function shown(fallback: unknown): string {
+  if (!Array.isArray(fallback)) return String(fallback)
+  return fallback.length === 0 ? 'none' : fallback.join()
 }
 
 export function isLoopbackHost(host: string): boolean {
@@ -85,8 +89,14 @@ function complete(values: Values): Config {
     names.map((name) => qualifyBoundary(serviceDid, name))
   const boundaries = qualified(values.domains)
   const newBoundaries = values.autoEnroll === null ? boundaries : qualified(values.autoEnroll)
+  const appViews = new Map(
+    values.allowedAppViews.map(({ did, names }) => {
+      return [did, names === 'all' ? names : qualified(names)] as const
+    }),
+  )
   const warnings = warningsOf(values, publicUrl)
-  return Object.freeze({ ...values, publicUrl, serviceDid, boundaries, newBoundaries, warnings })
+  const named = { publicUrl, serviceDid, boundaries, newBoundaries, appViews }
+  return Object.freeze({ ...values, ...named, warnings })
 }
 
 const loopbackNames: ReadonlySet<string> = new Set(['localhost', '127.0.0.1'])
@@ -130,6 +140,11 @@ function conflicts(given: Values, config: Config): Conflict[] {
   if (given.clientId !== '') {
     const why = clientIdFault(given.clientId, config.publicUrl)
     if (why !== undefined) found.push({ at: clientId, why, because: [publicUrl, host] })
+  }
+  for (const name of [...config.appViews.values()].flat()) {
+    if (name === 'all' || config.boundaries.includes(name)) continue
+    const why = `names ${name}, which ${domains.name} lacks`
+    found.push({ at: variables.allowedAppViews, why, because: [domains] })
   }
   for (const name of config.boundaries) {
     if (name.length <= boundaryCharsMax) continue

@@ -1,21 +1,21 @@
 import { Schemas } from './atproto/lexicon.ts'
-import { schemaDocs } from './atproto/schemas.ts'
 import { parseDid } from './atproto/syntax.ts'
 import type { Config } from './config.ts'
 import { makeFolder } from './lib/files.ts'
 import type { Log } from './lib/log.ts'
 import { isConfidential } from './remote/oauth-client.ts'
 import { doors } from './serve/doors.ts'
+import { allLexicons } from './serve/lexicons.ts'
 import { externalList, outside } from './serve/outside.ts'
 import { membership } from './serve/people.ts'
 import { startShards, type Threads } from './serve/shards.ts'
 import { openServiceSql, serviceKey, storesOver } from './serve/stores.ts'
 import { Background } from './service/background.ts'
-import { privateCollections } from './service/collections.ts'
+import { namedCollections } from './service/collections.ts'
 import { Eligibility } from './service/eligibility.ts'
 import { OauthKeys } from './service/oauth-keys.ts'
 import { announceChanges } from './service/reconfigure.ts'
-import type { WriteRules } from './service/write.ts'
+import type { WriteRules } from './service/write-op.ts'
 import type { ShardPool } from './shard/pool.ts'
 import { finishRemovals } from './store/actor-folder.ts'
 import { OauthKeyStore } from './store/oauth-key.ts'
@@ -34,29 +34,42 @@ interface Surroundings extends Threads {
 export async function serve(config: Config, around: Surroundings): Promise<Running> {
   const { log } = around
   for (const warning of config.warnings) log.warn('config', { warning })
+  const docs = allLexicons(config.lexiconDir)
   makeFolder(config.dataDir)
   const sql = await openServiceSql(config)
   const stores = storesOver(sql)
   const { store } = stores
   const clean = await store.begin()
   const key = await serviceKey(config, store)
-  const schemas = new Schemas(schemaDocs)
+  const schemas = new Schemas(docs)
+  const collections = namedCollections(config.collections, schemas.records())
   const rules: WriteRules = {
     serviceDid: parseDid(config.serviceDid),
     fragment: config.fragment,
     boundaries: config.boundaries,
-    collections: privateCollections,
+    collections: config.collections,
   }
   finishRemovals(config.dataDir)
   await announceChanges({ ...config, serviceKey: key.did }, { store, log })
-  const pool = await startShards({ config, rules, schemas }, around)
+  const pool = await startShards({ config, rules, docs, schemas }, around)
   const keys = isConfidential(config.publicUrl)
     ? await OauthKeys.open({ store: new OauthKeyStore(sql), now: Date.now, log })
     : undefined
   const call: ShardPool['call'] = (did, requestId, ask) => pool.call(did, requestId, ask)
   const eligibility = new Eligibility(config, { store, log, ...externalList(config, { sql, log }) })
-  const remote = outside({ config, store, keys, eligibility }, log)
-  const base = { config, rules, schemas, key, keys, call, eligibility, ...stores, ...remote }
+  const remote = outside({ config, collections, store, keys, eligibility }, log)
+  const base = {
+    config,
+    rules,
+    collections,
+    schemas,
+    key,
+    keys,
+    call,
+    eligibility,
+    ...stores,
+    ...remote,
+  }
   const members = membership(base, log)
   const server = doors({ ...base, ...members }, around)
   await eligibility.start()

@@ -2,100 +2,8 @@ import { describe, expect, test } from 'bun:test'
 import { existsSync, readFileSync } from 'node:fs'
 
 import { ConfigError, describeVariables, readConfig } from '../src/config.ts'
+import { badValues } from './config-values.ts'
 
-const badPages = [
-  '',
-  'logo.png',
-  'http://www.example.com/logo.png',
-  'https://someone:secret@www.example.com/logo.png',
-  'javascript:alert(1)',
-]
-
-/** For each variable, what it must refuse; a list of them, so that none is forgotten. */
-const badValues: Record<string, readonly string[]> = {
-  STRATOS_HOST: ['', ' '],
-  STRATOS_PORT: ['', '0', '-1', '65536', '3100.0', '0x10', '1e3', 'http', '31 00', '9'.repeat(20)],
-  STRATOS_PUBLIC_URL: [
-    '',
-    'stratos.example.com',
-    'https://stratos.example.com/path',
-    'https://stratos.example.com/?a',
-    'https://stratos.example.com/#a',
-    'https://user@stratos.example.com',
-    'ftp://stratos.example.com',
-    'http://stratos.example.com',
-    'javascript:alert(1)',
-  ],
-  STRATOS_SERVICE_DID: ['', 'stratos.example.com', 'did:web:', 'did:plc:abc', 'did:web:a b'],
-  STRATOS_SERVICE_FRAGMENT: ['', '#a', 'a b', 'a/b', 'x'.repeat(65)],
-  STRATOS_DATA_DIR: [''],
-  STRATOS_ALLOWED_DOMAINS: ['a,', ',', 'a,,b', 'a b', 'a/b', '-a', 'a,a', 'x'.repeat(64), 'ä'],
-  STRATOS_AUTO_ENROLL_DOMAINS: ['general,', 'general,general', 'a/b', 'unknown'],
-  STRATOS_ENROLLMENT_MODE: ['', 'closed', 'Open', 'open,allowlist'],
-  STRATOS_ALLOWED_DIDS: ['alice.example.com', 'did:plc:abc,', 'did:plc:abc,did:plc:abc', '*'],
-  STRATOS_ALLOWED_PDS_ENDPOINTS: ['pds.example.com', 'https://pds.example.com/x', '*'],
-  STRATOS_ALLOWED_REDIRECT_ORIGINS: ['app.example.com', 'https://app.example.com/x', '*'],
-  STRATOS_ADMIN_PASSWORD: ['', 'short', 'x'.repeat(15), `${' '.repeat(20)}short`],
-  STRATOS_DEV_MODE: ['', 'yes', 'on', 'TRUE', 'True', '2', 'truefalse'],
-  STRATOS_PLC_URL: ['', 'plc.directory', 'https://plc.directory/x', 'file:///etc'],
-  STRATOS_HANDLE_RESOLVER_URL: ['', 'api.example.com', 'https://api.example.com/xrpc'],
-  STRATOS_ALLOW_PRIVATE_NETWORK: ['', 'yes', 'no', 'TRUE', '-1'],
-  STRATOS_SIGNING_KEY_HEX: [
-    '',
-    'ab'.repeat(31),
-    'ab'.repeat(33),
-    'xy'.repeat(32),
-    '00'.repeat(32),
-    'ff'.repeat(32),
-  ],
-  STRATOS_SQLITE_SYNCHRONOUS: ['', 'off', 'extra', 'FULL'],
-  STRATOS_SHARDS: ['', '-1', '65', '1.5', 'all'],
-  STRATOS_ACTOR_HANDLES: ['', '0', '7', '100001', 'many'],
-  STRATOS_AUTH_FAILURES_PER_MINUTE: ['', '0', '1000001', 'none'],
-  STRATOS_TRUSTED_PROXIES: ['10.0.0.1', '10.0.0.0/33', '::/129', '10.0.0/8', 'proxy/8', '*'],
-  STRATOS_ALLOW_LIST_URI: [
-    '',
-    'lists.example.com',
-    'file:///etc/passwd',
-    'ftp://lists.example.com',
-    'http://lists.example.com/people.txt',
-    'https://lists.example.com:8443/people.txt',
-    'https://name@lists.example.com/people.txt',
-    'https://:password@lists.example.com/people.txt',
-  ],
-  STRATOS_ALLOWLIST_ENFORCE: ['', 'true', 'always', 'CONTINUOUS'],
-  STRATOS_VALKEY_URL: [
-    '',
-    '127.0.0.1:6379',
-    'http://127.0.0.1:6379',
-    'redis:6379',
-    'redis:///1',
-    'redis://127.0.0.1:0',
-    'redis://127.0.0.1/first',
-  ],
-  STRATOS_PUBLISH_BOUNDARIES: ['', 'yes', 'TRUE', '2'],
-  STRATOS_STUBS: ['', 'on', 'none', 'FULL'],
-  STRATOS_OUTBOX_POINTS_PER_HOUR: ['', '0', '9', '1000001', 'many'],
-  STRATOS_MOD_SERVICE_DID: ['', 'mod.example.com', 'did:web:'],
-  STRATOS_OAUTH_CLIENT_NAME: [''],
-  STRATOS_OAUTH_LOGO_URI: badPages,
-  STRATOS_OAUTH_TOS_URI: badPages,
-  STRATOS_OAUTH_POLICY_URI: badPages,
-  STRATOS_OAUTH_CLIENT_ID: [
-    ...badPages,
-    'https://www.example.com',
-    'https://www.example.com/',
-    'https://www.example.com/oauth/',
-    'https://www.example.com/a/../client.json',
-    'https://www.example.com/client.json#client',
-    'https://192.0.2.1/client.json',
-    'https://[2001:db8::1]/client.json',
-    'https://localhost/client.json',
-  ],
-  STRATOS_OPERATOR_CONTACT: [''],
-  STORAGE_BACKEND: ['', 'mysql', 'SQLITE'],
-  LOG_LEVEL: ['', 'verbose', 'INFO', 'trace'],
-}
 const names = describeVariables().map(({ name }) => name)
 const secrets = ['STRATOS_ADMIN_PASSWORD', 'STRATOS_SIGNING_KEY_HEX']
 
@@ -126,6 +34,7 @@ describe('a bad value is one line with name, fault and example, of', () => {
         STRATOS_HOST: { STRATOS_PUBLIC_URL: 'https://stratos.example.com' },
         STRATOS_AUTO_ENROLL_DOMAINS: { STRATOS_ALLOWED_DOMAINS: example },
         STRATOS_OAUTH_CLIENT_ID: { STRATOS_PUBLIC_URL: 'https://stratos.example.com' },
+        STRATOS_ALLOWED_APPVIEWS: { STRATOS_ALLOWED_DOMAINS: 'cycling,climbing' },
       }
       expect(problemsOf({ ...beside[name], [name]: example })).toEqual([])
     },
@@ -328,6 +237,19 @@ test('new people get all boundaries where nothing is said, and none where nothin
   }
   const one = readConfig({ ...env, STRATOS_AUTO_ENROLL_DOMAINS: 'b' })
   expect(one.newBoundaries).toEqual(['did:web:s.example/b'])
+})
+
+test('an AppView reads all boundaries where none are named, else only those', () => {
+  const env = { STRATOS_ALLOWED_DOMAINS: 'a,b,c', STRATOS_PUBLIC_URL: 'https://s.example' }
+  const grants = (STRATOS_ALLOWED_APPVIEWS: string) =>
+    Object.fromEntries<unknown>(readConfig({ ...env, STRATOS_ALLOWED_APPVIEWS }).appViews)
+  expect([...readConfig(env).appViews]).toEqual([])
+  expect(grants('')).toEqual({})
+  expect(grants('did:web:x.example, did:web:y.example = a | c,did:web:z.example=a|b|c')).toEqual({
+    'did:web:x.example': 'all',
+    'did:web:y.example': ['did:web:s.example/a', 'did:web:s.example/c'],
+    'did:web:z.example': ['did:web:s.example/a', 'did:web:s.example/b', 'did:web:s.example/c'],
+  })
 })
 
 const readme = new URL('../README.md', import.meta.url)

@@ -10,8 +10,17 @@ import { unauthorized } from './service-auth.ts'
 export type Caller =
   | { readonly kind: 'anonymous' }
   | { readonly kind: 'user'; readonly did: Did }
+  | AppView
   | { readonly kind: 'moderator'; readonly did: Did }
   | { readonly kind: 'admin' }
+
+/** An AppView that the operator lets read, and nothing else: it is no person. */
+export interface AppView {
+  readonly kind: 'service'
+  readonly did: Did
+  /** Qualified; `all` are those that the service has now. */
+  readonly boundaries: 'all' | readonly string[]
+}
 
 /** Who may call a method at all; what a reader may see is decided per record. */
 export type Audience = 'anyone' | 'user' | 'admin' | 'moderation'
@@ -68,12 +77,19 @@ async function boundariesOf(
     case 'anonymous':
     case 'moderator':
       return []
+    case 'service':
+      return grantOf(caller, enrollments)
     case 'user':
       if (caller.did === did) return 'all'
       return (await enrollments.find(caller.did))?.boundaries ?? []
     default:
       return unreachable(caller)
   }
+}
+
+/** The boundaries within which an AppView may read. One that the service lost is in no grant. */
+export function grantOf({ boundaries }: AppView, enrollments: Enrollments): readonly string[] {
+  return boundaries === 'all' ? enrollments.boundaries : boundaries
 }
 
 export function owns(caller: Caller, did: Did): boolean {

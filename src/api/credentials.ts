@@ -3,6 +3,7 @@ import { XrpcError } from '../atproto/errors.ts'
 import { isDid, type Nsid } from '../atproto/syntax.ts'
 import { isLoopbackHost } from '../config.ts'
 import { Tally } from '../lib/tally.ts'
+import type { AppViews } from './appviews.ts'
 import type { Audience, Caller } from './caller.ts'
 import { type ServiceAuth, unauthorized } from './service-auth.ts'
 
@@ -12,6 +13,7 @@ interface Options {
   readonly adminPassword: string
   /** Empty: there is none. */
   readonly modServiceDid: string
+  readonly appViews: AppViews
   readonly devMode: boolean
   readonly failuresPerMinute: number
   readonly now: () => number
@@ -72,9 +74,10 @@ export class Credentials {
       throw unauthorized('InvalidToken', 'this is no token that the service knows')
     }
     const did = await this.#options.serviceAuth.verify(credential, door)
-    // Elsewhere the moderation service is a person like any other.
+    // Elsewhere the moderation service is what everybody else is: a person, or an AppView.
     const moderates = door.audience === 'moderation' && did === this.#options.modServiceDid
-    return { kind: moderates ? 'moderator' : 'user', did }
+    if (moderates) return { kind: 'moderator', did }
+    return (await this.#options.appViews.find(did)) ?? { kind: 'user', did }
   }
 
   /** When the tries of an address are used up, a wrong password is no longer answered 401. */

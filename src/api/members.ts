@@ -24,6 +24,20 @@ export function flag(members: Members, name: string): boolean {
   return value ?? false
 }
 
+/** Undefined where it is not said. */
+export function optionalFlag(members: Members, name: string): boolean | undefined {
+  return members[name] === undefined ? undefined : flag(members, name)
+}
+
+export function objects(members: Members, name: string): Members[] {
+  const value = members[name]
+  assert(Array.isArray(value), `${name} is an array by its lexicon`)
+  return value.map((element: unknown) => {
+    assert(isMembers(element), `${name} holds objects by its lexicon`)
+    return element
+  })
+}
+
 export function fields(members: Members, name: string): Members | undefined {
   const value = members[name]
   assert(value === undefined || isMembers(value), `${name} is an object by its lexicon`)

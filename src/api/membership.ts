@@ -2,7 +2,7 @@ import { parseDid } from '../atproto/syntax.ts'
 import { assert, unreachable } from '../lib/assert.ts'
 import type { Enrollments } from '../service/enrollment.ts'
 import type { Enrollment } from '../store/service.ts'
-import type { Caller } from './caller.ts'
+import { type Caller, grantOf } from './caller.ts'
 import { text } from './members.ts'
 import type { Answer, Call, Method } from './xrpc.ts'
 
@@ -38,8 +38,9 @@ export function membershipMethods(parts: {
 }
 
 /**
- * Everybody may ask whether someone is enrolled; boundaries show only what both sides share, and
- * those of the inactive are shared with nobody.
+ * Everybody may ask whether someone is enrolled; boundaries show only what both sides share, or
+ * what an AppView may read, and those of the inactive are shared with nobody. Attested are only
+ * whole sets.
  */
 async function status({ params, caller }: Call, enrollments: Enrollments): Promise<Answer> {
   const did = parseDid(text(params, 'did') ?? '')
@@ -84,6 +85,13 @@ async function shownBoundaries(
     case 'anonymous':
     case 'moderator':
       return undefined
+    case 'service': {
+      if (!active) return undefined
+      const grant = grantOf(caller, enrollments)
+      const shared = boundaries.filter((name) => grant.includes(name))
+      // The same list where nothing was left out: it is whole, and may be attested.
+      return shared.length === boundaries.length ? boundaries : shared
+    }
     case 'user': {
       if (caller.did === did) return boundaries
       if (!active) return undefined

@@ -1,96 +1,53 @@
-import { invalidRequest, overloaded, XrpcError } from '../atproto/errors.ts'
+import { XrpcError } from '../atproto/errors.ts'
 import {
   type AtUri,
   type Did,
   isDid,
-  isHandle,
   type Nsid,
   parseNsid,
   parseRkey,
   recordUri,
   type Rkey,
 } from '../atproto/syntax.ts'
-import { DidNotResolved, HandleUnavailable, type Identities } from '../remote/identity.ts'
-import type { CallActor } from '../service/calls.ts'
-import type { Outbox } from '../service/outbox.ts'
-import { checkCollection, type RecordRules } from '../service/record.ts'
-import { type Targets, targetUris } from '../service/targets.ts'
-import type { WriteAnswer, WriteCall, WriteOp } from '../service/write.ts'
-import type { Enrollment } from '../store/service.ts'
-import {
-  type AccessFacts,
-  type Caller,
-  owns,
-  repoTakendown,
-  seesNothing,
-  viewOf,
-} from './caller.ts'
+import { type Caller, owns, seesNothing, viewOf } from './caller.ts'
 import { describeAccount } from './describe.ts'
 import { cidOf, flag, number, text } from './members.ts'
-import { findTargets } from './targets.ts'
+import { accountOf, repoNotFound } from './repo-name.ts'
+import { RepoWrites, standardWrites, type WriteParts } from './repo-writes.ts'
 import type { Answer, Call, Method } from './xrpc.ts'
 
-export interface RepoParts extends AccessFacts {
-  readonly rules: RecordRules
-  readonly outbox: Outbox
-  readonly identities: Identities
-  readonly call: CallActor
-  /** Collections in which the PDS takes stubs, by the scope that the person granted. */
-  readonly stubCollections: (scope: string) => readonly Nsid[]
-  /** Whether a record without a stub lacks one. */
-  readonly wantsStubs: boolean
-}
-
 /** Methods on records, under the names of the PDS and, where a PDS proxies them, under our own. */
-export function repoMethods(parts: RepoParts): Record<string, Method> {
-  const repo = new RepoDoor(parts)
-  const methods: Record<string, Method> = {
-    createRecord: { audience: 'user', handle: (call) => repo.createRecord(call) },
-    deleteRecord: { audience: 'user', handle: (call) => repo.deleteRecord(call) },
-    getRecord: { audience: 'anyone', handle: (call) => repo.getRecord(call) },
-    listRecords: { audience: 'anyone', handle: (call) => repo.listRecords(call) },
-    describeRepo: { audience: 'anyone', handle: (call) => repo.describeRepo(call) },
+export function repoMethods(parts: WriteParts): Record<string, Method> {
+  const reads = new RepoReads(parts)
+  const writes = new RepoWrites(parts)
+  return {
+    ...methodsOf('zone.stratos.repo', reads, writes),
+    ...methodsOf('com.atproto.repo', reads, writes),
   }
-  return Object.fromEntries(
-    Object.entries(methods).flatMap(([name, method]) => [
-      [`zone.stratos.repo.${name}`, method],
-      [`com.atproto.repo.${name}`, method],
-    ]),
-  )
 }
 
-class RepoDoor {
-  readonly #parts: RepoParts
+function methodsOf(prefix: string, reads: RepoReads, writes: RepoWrites): Record<string, Method> {
+  const applyWrites = `${prefix}.applyWrites`
+  return {
+    [`${prefix}.createRecord`]: { audience: 'user', handle: (call) => writes.createRecord(call) },
+    [`${prefix}.putRecord`]: { audience: 'user', handle: (call) => writes.putRecord(call) },
+    [`${prefix}.deleteRecord`]: { audience: 'user', handle: (call) => writes.deleteRecord(call) },
+    [applyWrites]: {
+      audience: 'user',
+      normalize: (body) => standardWrites(body, applyWrites),
+      handle: (call) => writes.applyWrites(call, applyWrites),
+    },
+    [`${prefix}.getRecord`]: { audience: 'anyone', handle: (call) => reads.getRecord(call) },
+    [`${prefix}.listRecords`]: { audience: 'anyone', handle: (call) => reads.listRecords(call) },
+    [`${prefix}.describeRepo`]: { audience: 'anyone', handle: (call) => reads.describeRepo(call) },
+  }
+}
 
-  constructor(parts: RepoParts) {
+class RepoReads {
+  readonly #parts: WriteParts
+
+  constructor(parts: WriteParts) {
     this.#parts = parts
-  }
-
-  async createRecord(call: Call): Promise<Answer> {
-    const { input } = call
-    const author = await this.#author(call)
-    if ((await this.#parts.takedowns.of(author.did)).repo) throw repoTakendown()
-    const collection = this.#collection(input)
-    const { record } = input
-    const op: WriteOp = { action: 'create', collection, rkey: rkeyOf(input), record }
-    const targets = await findTargets(targetUris(record), {
-      ...this.#parts,
-      author,
-      requestId: call.requestId,
-    })
-    const { uri, cid, commit } = await this.#write(author, { call, op, targets })
-    return { body: { uri, cid, commit, validationStatus: 'valid' } }
-  }
-
-  async deleteRecord(call: Call): Promise<Answer> {
-    const { input } = call
-    const author = await this.#author(call)
-    const collection = this.#collection(input)
-    const rkey = parseRkey(text(input, 'rkey') ?? '')
-    const swapRecord = cidOf(input, 'swapRecord')
-    const op: WriteOp = { action: 'delete', collection, rkey, swapRecord }
-    const { commit } = await this.#write(author, { call, op, targets: {} })
-    return { body: commit === undefined ? {} : { commit } }
   }
 
   async getRecord(call: Call): Promise<Answer> {
@@ -150,75 +107,13 @@ class RepoDoor {
     return { body: { ...(await describeAccount(did, this.#parts.identities)), collections } }
   }
 
-  async #write(
-    author: Enrollment,
-    write: { readonly call: Call; readonly op: WriteOp; readonly targets: Targets },
-  ): Promise<WriteAnswer> {
-    const { call, outbox, stubCollections, wantsStubs } = this.#parts
-    const { op, targets } = write
-    const { did, boundaries, scope } = author
-    const stubs = stubCollections(scope)
-    const swapCommit = cidOf(write.call.input, 'swapCommit')
-    const ask: WriteCall = { op, targets, boundaries, stubs, swapCommit }
-    const send = () => call(did, write.call.requestId, { kind: 'write', ...ask })
-    // Also a deletion without stubs may have one to take back.
-    if (op.action === 'create' && !stubs.includes(op.collection)) {
-      const answer = await send()
-      if (wantsStubs) outbox.drop()
-      return answer
-    }
-    const release = await outbox.hold(did)
-    try {
-      return await send()
-    } finally {
-      release()
-    }
-  }
-
-  /** The enrolled person who calls, for whose own repo the write must be. */
-  async #author({ caller, input }: Call): Promise<Enrollment> {
-    const did = await this.#resolve(text(input, 'repo') ?? '')
-    if (caller.kind !== 'user' || caller.did !== did) {
-      throw new XrpcError(403, 'Forbidden', 'only the owner of a repo writes to it')
-    }
-    const enrollment = await this.#parts.enrollments.member(caller.did)
-    if (enrollment?.active === true) return enrollment
-    const state = enrollment === undefined ? 'not enrolled' : 'enrolled, but inactive,'
-    throw new XrpcError(403, 'NotEnrolled', `${caller.did} is ${state} on this service`)
-  }
-
-  #collection(input: Call['input']): Nsid {
-    const collection = parseNsid(text(input, 'collection') ?? '')
-    checkCollection(collection, this.#parts.rules)
-    return collection
-  }
-
   /** Whose repo is in question, if the caller may see anything there at all. */
   async #repo(params: Call['params'], caller: Caller): Promise<Did | undefined> {
     const repo = text(params, 'repo') ?? ''
     // Strangers see no record, so that for them nothing is looked up at other people's servers.
     if (caller.kind === 'anonymous' && !isDid(repo)) return undefined
-    return await this.#resolve(repo)
+    return await accountOf(repo, this.#parts.identities)
   }
-
-  async #resolve(repo: string): Promise<Did | undefined> {
-    if (isDid(repo)) return repo
-    const handle = repo.toLowerCase()
-    if (!isHandle(handle)) throw invalidRequest('repo must be a DID or a handle')
-    try {
-      return await this.#parts.identities.resolveHandle(handle)
-    } catch (error) {
-      if (error instanceof DidNotResolved || error instanceof HandleUnavailable) {
-        throw overloaded('the handle cannot be looked up now')
-      }
-      throw error
-    }
-  }
-}
-
-function rkeyOf(input: Call['input']): Rkey | undefined {
-  const rkey = text(input, 'rkey')
-  return rkey === undefined ? undefined : parseRkey(rkey)
 }
 
 function revHeader(
@@ -236,8 +131,4 @@ function recordNotFound(collection: Nsid, rkey: Rkey): XrpcError {
 function recordTakendown(): XrpcError {
   const text = 'your record was taken down on this service: you may delete it, and nothing else'
   return new XrpcError(403, 'RecordTakendown', text)
-}
-
-function repoNotFound(repo: string): XrpcError {
-  return new XrpcError(404, 'RepoNotFound', `${repo} has no repo on this service`)
 }

@@ -1,8 +1,7 @@
 import { XrpcError } from '../atproto/errors.ts'
-import { parseDid } from '../atproto/syntax.ts'
+import { type Did, parseDid } from '../atproto/syntax.ts'
 import type { CallActor } from '../service/calls.ts'
-import { type AccessFacts, repoTakendown } from './caller.ts'
-import { findsRepo } from './caller.ts'
+import { type AccessFacts, findsRepo, grantOf, repoTakendown } from './caller.ts'
 import { Exports } from './exports.ts'
 import { text } from './members.ts'
 import { unauthorized } from './service-auth.ts'
@@ -23,12 +22,16 @@ export function syncMethods(
         if (caller.kind === 'user' && caller.did !== did) {
           throw new XrpcError(403, 'Forbidden', 'a whole repo is for its owner')
         }
-        if (!(await findsRepo(caller, did, enrollments))) {
-          throw new XrpcError(404, 'RepoNotFound', `${did} has no repo on this service`)
+        if (caller.kind === 'service' && caller.boundaries !== 'all') {
+          const message = 'a whole repo is for AppViews that may read all boundaries'
+          throw new XrpcError(403, 'Forbidden', message)
         }
-        const { repo, records } = await takedowns.of(did)
+        if (!(await findsRepo(caller, did, enrollments))) throw repoNotFound(did)
+        const { repo, records: except } = await takedowns.of(did)
+        if (repo && caller.kind === 'service') throw repoNotFound(did)
         if (repo && caller.kind !== 'admin') throw repoTakendown()
-        const ask = { kind: 'export', except: records } as const
+        const boundaries = caller.kind === 'service' ? grantOf(caller, enrollments) : 'all'
+        const ask = { kind: 'export', view: { boundaries, except } } as const
         const stream = await exports.stream(
           did,
           async () => (await call(did, requestId, ask)).bytes,
@@ -37,4 +40,8 @@ export function syncMethods(
       },
     },
   }
+}
+
+function repoNotFound(did: Did): XrpcError {
+  return new XrpcError(404, 'RepoNotFound', `${did} has no repo on this service`)
 }

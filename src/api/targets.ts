@@ -1,5 +1,6 @@
 import { XrpcError } from '../atproto/errors.ts'
 import { type AtUri, type Did, parseRecordUri, recordUri } from '../atproto/syntax.ts'
+import { isPrivate } from '../service/collections.ts'
 import type { CallActor } from '../service/calls.ts'
 import type { RecordRules } from '../service/record.ts'
 import type { Targets } from '../service/targets.ts'
@@ -21,21 +22,30 @@ export async function findTargets(uris: readonly string[], search: Search): Prom
   const byOwner = new Map<Did, AtUri[]>()
   for (const text of uris) {
     const place = placeOf(text)
-    if (place === undefined || !search.rules.collections.includes(place.collection)) continue
+    if (place === undefined || !isPrivate(place.collection, search.rules.collections)) continue
     const { did, collection, rkey } = place
     byOwner.set(did, [...(byOwner.get(did) ?? []), recordUri(did, collection, rkey)])
   }
   const found: Record<string, readonly string[]> = {}
-  for (const [did, owned] of byOwner) {
-    const caller = { kind: 'user', did: search.author.did } as const
-    const asked = { did, isAbout: (uri: AtUri) => owned.includes(uri) }
-    const view = await viewOf(caller, asked, search)
-    if (view === undefined) continue
-    const ask = { kind: 'targets', uris: owned, view } as const
-    Object.assign(found, (await search.call(did, search.requestId, ask)).boundaries)
+  const owners = [...byOwner]
+  for (let start = 0; start < owners.length; start += ownersAtOnce) {
+    const some = owners.slice(start, start + ownersAtOnce)
+    const parts = await Promise.all(some.map(([did, uris]) => ofOwner(did, uris, search)))
+    Object.assign(found, ...parts)
   }
   return found
 }
+
+async function ofOwner(did: Did, uris: readonly AtUri[], search: Search): Promise<Targets> {
+  const caller = { kind: 'user', did: search.author.did } as const
+  const asked = { did, isAbout: (uri: AtUri) => uris.includes(uri) }
+  const view = await viewOf(caller, asked, search)
+  if (view === undefined) return {}
+  return (await search.call(did, search.requestId, { kind: 'targets', uris, view })).boundaries
+}
+
+/** A batch of writes may point to hundreds of people. */
+const ownersAtOnce = 32
 
 function placeOf(text: string) {
   try {

@@ -2,6 +2,7 @@ import { invalidRequest, XrpcError } from '../atproto/errors.ts'
 import type { Schemas } from '../atproto/lexicon.ts'
 import { isNsid } from '../atproto/syntax.ts'
 import type { Log } from '../lib/log.ts'
+import type { AnonymousTraffic } from './anonymous.ts'
 import { readJson } from './body.ts'
 import { type Audience, type Caller, checkAudience } from './caller.ts'
 import type { Credentials } from './credentials.ts'
@@ -31,6 +32,8 @@ export interface Method {
   readonly audience: Audience
   /** A service-auth token opens this door once, and only when it is fresh. */
   readonly tokens?: 'single-use'
+  /** Brings older forms of a body to the one that the lexicon knows. */
+  readonly normalize?: (body: unknown) => unknown
   handle(call: Call): Promise<Answer>
 }
 
@@ -38,6 +41,7 @@ interface Parts {
   readonly methods: ReadonlyMap<string, Method>
   readonly schemas: Schemas
   readonly credentials: Credentials
+  readonly anonymous: AnonymousTraffic
   readonly log: Log
   /** Whether answers are checked against their lexicon, too. */
   readonly checkOutput: boolean
@@ -76,8 +80,14 @@ export class Xrpc {
     }
   }
 
+  async #input(method: Method, { nsid, request }: Pick<Arrival, 'nsid' | 'request'>) {
+    const body = await readJson(request)
+    return this.#parts.schemas.checkInput(nsid, method.normalize?.(body) ?? body)
+  }
+
   async #call({ request, nsid, address, requestId }: Arrival): Promise<Answer> {
-    const { methods, schemas, credentials, checkOutput } = this.#parts
+    const { methods, schemas, credentials, anonymous, checkOutput } = this.#parts
+    anonymous.check(request, address)
     if (!isNsid(nsid)) throw invalidRequest('the path does not name a method')
     const method = methods.get(nsid)
     if (method === undefined) {
@@ -89,7 +99,7 @@ export class Xrpc {
     const caller = await credentials.identify(request, { nsid, audience, tokens, address })
     checkAudience(caller, audience)
     const params = schemas.checkParams(nsid, searchOf(request))
-    const input = schemas.takesInput(nsid) ? schemas.checkInput(nsid, await readJson(request)) : {}
+    const input = schemas.takesInput(nsid) ? await this.#input(method, { nsid, request }) : {}
     const answer = await method.handle({ caller, params, input, requestId })
     if (checkOutput && !('stream' in answer.body)) schemas.checkOutput(nsid, answer.body)
     return answer

@@ -36,6 +36,11 @@ export class Schemas {
     return this.#mains.has(nsid)
   }
 
+  /** The NSIDs of all records. */
+  records(): string[] {
+    return [...this.#mains].flatMap(([nsid, { type }]) => (type === 'record' ? [nsid] : []))
+  }
+
   /** Undefined where there is no such lexicon, or none with a main definition. */
   kindOf(nsid: string): LexiconKind | undefined {
     return this.#mains.get(nsid)?.type
@@ -62,6 +67,19 @@ export class Schemas {
       }
       checkStrictly(this.#lexicons, { definition, value: record, path: 'Record' })
       this.#lexicons.assertValidRecord(collection, lexValue(record))
+      return record
+    } catch (error) {
+      throw refusal(error, 'InvalidRecord')
+    }
+  }
+
+  /**
+   * A record of a collection whose lexicon is not here, known to be data and no more.
+   * @throws XrpcError 400 `InvalidRecord`, whose message names the path
+   */
+  checkUnknown(record: unknown): DataObject {
+    try {
+      checkDataObject(record)
       return record
     } catch (error) {
       throw refusal(error, 'InvalidRecord')

@@ -8,10 +8,12 @@ import { lexiconDocs } from './schemas.macro.ts' with { type: 'macro' }
 export const schemaDocs = lexiconDocs([
   'com.atproto.admin.getSubjectStatus',
   'com.atproto.admin.updateSubjectStatus',
+  'com.atproto.repo.applyWrites',
   'com.atproto.repo.createRecord',
   'com.atproto.repo.deleteRecord',
   'com.atproto.repo.describeRepo',
   'com.atproto.repo.getRecord',
   'com.atproto.repo.listRecords',
+  'com.atproto.repo.putRecord',
   'com.atproto.sync.getRepo',
 ])

@@ -1,6 +1,6 @@
 import { isIP } from 'node:net'
 import { KeyError, ServiceKey } from '../atproto/keys.ts'
-import { isDid } from '../atproto/syntax.ts'
+import { type Did, isDid } from '../atproto/syntax.ts'
 import {
   between,
   listOf,
@@ -13,6 +13,7 @@ import {
   readWebUrl,
   variable,
 } from '../lib/settings.ts'
+import { defaultCollections, isCollectionPattern, isNeverPrivate } from '../service/collections.ts'
 
 /** Every setting: the one place for names, defaults, units and meanings. */
 export const variables = {
@@ -45,6 +46,15 @@ export const variables = {
   domains: variable('STRATOS_ALLOWED_DOMAINS', ['general'], listOf(readName), {
     text: 'Boundaries of this service, bare names, separated by commas.',
     example: 'cycling,climbing',
+  }),
+  collections: variable('STRATOS_COLLECTIONS', defaultCollections, listOf(readCollection), {
+    text: 'Collections of private records: NSIDs, or com.example.* for all that begin so.',
+    example: 'zone.stratos.feed.post,com.example.notes.*',
+  }),
+  lexiconDir: variable('STRATOS_LEXICON_DIR', '', readText, {
+    text: 'Folder of lexicons (JSON) that records of further collections are held against.',
+    shown: 'none',
+    example: '/etc/stratos/lexicons',
   }),
   autoEnroll: variable('STRATOS_AUTO_ENROLL_DOMAINS', null, listOf(readName), {
     text: 'Boundaries that new people get; set but empty means none.',
@@ -103,6 +113,10 @@ export const variables = {
     shown: 'none',
     example: 'did:web:mod.example.com',
   }),
+  allowedAppViews: variable('STRATOS_ALLOWED_APPVIEWS', [], readAppViews, {
+    text: 'AppViews that may read: DIDs, or DID=name with bars between names for some boundaries.',
+    example: 'did:web:appview.example.com=cycling|climbing',
+  }),
   adminPassword: variable('STRATOS_ADMIN_PASSWORD', '', readSecret, {
     text: 'Password of the operator for admin methods, at least 16 characters.',
     shown: 'admin methods are off',
@@ -147,6 +161,31 @@ export const variables = {
     text: 'Refused credentials of one address a minute; beyond it 429 before any is checked.',
     example: '300',
   }),
+  anonymousRequestsPerMinute: variable(
+    'STRATOS_ANONYMOUS_REQUESTS_PER_MINUTE',
+    3000,
+    between(1, 1_000_000),
+    {
+      text: 'Requests without credentials of one address a minute; beyond it 429 before any work.',
+      example: '3000',
+    },
+  ),
+  writeRateMax: variable('STRATOS_WRITE_RATE_MAX_WRITES', 300, between(1, 1_000_000), {
+    text: 'Writes of one person within the window; further ones are answered 429.',
+    example: '300',
+  }),
+  writeRateWindowMs: variable('STRATOS_WRITE_RATE_WINDOW_MS', 60_000, between(1000, 86_400_000), {
+    text: 'Milliseconds of the window for writes.',
+    example: '60000',
+  }),
+  writeRateCooldownMs: variable('STRATOS_WRITE_RATE_COOLDOWN_MS', 10_000, between(0, 3_600_000), {
+    text: 'Least milliseconds without writes for who went over the limit; up to half is added.',
+    example: '10000',
+  }),
+  writeRatePoints: variable('STRATOS_WRITE_RATE_POINTS', false, readBoolean, {
+    text: 'Counts points as a PDS does, 3 to create, 2 to update, 1 to delete, instead of writes.',
+    example: 'true',
+  }),
   trustedProxies: variable('STRATOS_TRUSTED_PROXIES', [], listOf(readNetwork), {
     text: 'Networks of your reverse proxies, whose X-Forwarded-For tells the address of a caller.',
     example: '127.0.0.1/32,10.0.0.0/8',
@@ -190,11 +229,45 @@ export const variables = {
   }),
 } as const
 
+/** An AppView that may read, and the bare names of its boundaries. */
+interface AllowedAppView {
+  readonly did: Did
+  readonly names: 'all' | readonly string[]
+}
+
+function readAppViews(text: string): readonly AllowedAppView[] {
+  const appViews = text === '' ? [] : text.split(',').map((part) => readAppView(part.trim()))
+  if (new Set(appViews.map(({ did }) => did)).size === appViews.length) return appViews
+  throw new Error('names a DID twice')
+}
+
+function readAppView(text: string): AllowedAppView {
+  const [did = '', names, ...rest] = text.split('=').map((part) => part.trim())
+  if (!isDid(did) || rest.length > 0) {
+    throw new Error(`must hold DIDs, or DID=name|name, not ${JSON.stringify(text)}`)
+  }
+  // Who writes a "=" means to name fewer than all.
+  if (names === undefined) return { did, names: 'all' }
+  const read = names.split('|').map((name) => readName(name.trim()))
+  if (new Set(read).size !== read.length) throw new Error(`names a boundary of ${did} twice`)
+  return { did, names: read }
+}
+
 function readName(text: string): string {
   if (/^[a-z0-9][a-z0-9._-]{0,62}$/i.test(text)) return text
   throw new Error(
     `must hold names of letters, digits, dots, dashes and underscores, not ${JSON.stringify(text)}`,
   )
+}
+
+function readCollection(text: string): string {
+  if (!isCollectionPattern(text)) {
+    throw new Error(
+      `must hold collections as com.example.thing or com.example.*, not ${JSON.stringify(text)}`,
+    )
+  }
+  if (isNeverPrivate(text)) throw new Error(`names ${text}, which is never private`)
+  return text
 }
 
 function readDid(text: string): string {

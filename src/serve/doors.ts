@@ -1,4 +1,6 @@
 import { Account } from '../api/account.ts'
+import { AnonymousTraffic } from '../api/anonymous.ts'
+import { AppViews } from '../api/appviews.ts'
 import { Browsers } from '../api/browser.ts'
 import { Credentials } from '../api/credentials.ts'
 import { publicDocuments } from '../api/documents.ts'
@@ -13,9 +15,11 @@ import { syncMethods } from '../api/sync.ts'
 import { takedownMethods } from '../api/takedown.ts'
 import { methodTable, Xrpc } from '../api/xrpc.ts'
 import type { Did } from '../atproto/syntax.ts'
+import type { Config } from '../config.ts'
 import type { Log } from '../lib/log.ts'
 import { scopeFor } from '../remote/oauth-client.ts'
 import { publicCollections } from '../service/collections.ts'
+import { WriteRate } from '../service/write-rate.ts'
 import type { Base, People } from './people.ts'
 
 /** Everything that may be asked for from outside. */
@@ -30,21 +34,27 @@ export function doors(
     serviceAuth,
     adminPassword: config.adminPassword,
     modServiceDid: config.modServiceDid,
+    appViews: new AppViews(config.appViews, { enrollments: parts.enrollments, log }),
     devMode: config.devMode,
     failuresPerMinute: config.authFailuresPerMinute,
     now: Date.now,
   })
   const methods = methodTable(schemas, {
-    ...repoMethods({ ...parts, wantsStubs: config.stubs === 'full' }),
+    ...repoMethods({ ...parts, wantsStubs: config.stubs === 'full', writes: writeRate(config) }),
     ...membershipMethods({ ...parts, boundaries: config.boundaries }),
     ...operatorMethods({ ...parts, boundaries: config.boundaries }),
     ...syncMethods(parts),
     ...oauthKeyMethods(parts),
     ...takedownMethods({ ...parts, log }),
   })
-  const xrpc = new Xrpc({ methods, schemas, credentials, log, checkOutput: config.devMode })
+  const anonymous = new AnonymousTraffic({
+    requestsPerMinute: config.anonymousRequestsPerMinute,
+    now: Date.now,
+  })
+  const { devMode: checkOutput } = config
+  const xrpc = new Xrpc({ methods, schemas, credentials, anonymous, log, checkOutput })
   const browsers = new Browsers({ ...parts, log })
-  const scope = scopeFor(publicCollections)
+  const scope = scopeFor(publicCollections(parts.collections))
   const signIn = new SignIn({ ...parts, browsers, scope, log })
   const leave = (did: Did, requestId: string) => parts.enrollments.unenroll(did, requestId)
   const account = new Account({ ...parts, browsers, scope, leave, log })
@@ -53,4 +63,14 @@ export function doors(
   const documents = publicDocuments({ ...parts, clientMetadata, clientKeys })
   const components = () => ({ outbox: parts.outbox.counts(), stubs: parts.stubs.progress() })
   return new Server({ config, version, xrpc, signIn, account, documents, components, log })
+}
+
+function writeRate(config: Config): WriteRate {
+  const rules = {
+    limit: config.writeRateMax,
+    unit: config.writeRatePoints ? 'points' : 'writes',
+    windowMs: config.writeRateWindowMs,
+    cooldownMs: config.writeRateCooldownMs,
+  } as const
+  return new WriteRate(rules, { now: () => performance.now(), random: Math.random })
 }

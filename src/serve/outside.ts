@@ -1,3 +1,4 @@
+import type { Nsid } from '../atproto/syntax.ts'
 import type { Config } from '../config.ts'
 import type { Log } from '../lib/log.ts'
 import { createGuardedFetch } from '../remote/fetch.ts'
@@ -23,13 +24,14 @@ export type Outside = ReturnType<typeof outside>
 export function outside(
   made: {
     readonly config: Config
+    readonly collections: readonly Nsid[]
     readonly store: ServiceStore
     readonly keys: OauthKeys | undefined
     readonly eligibility: Eligibility
   },
   log: Log,
 ) {
-  const { config, store, keys, eligibility } = made
+  const { config, collections, store, keys, eligibility } = made
   const { privateNetwork, plcUrl, handleResolverUrl, publicUrl, clientName } = config
   const fetch = createGuardedFetch({
     allowPrivateNetwork: privateNetwork,
@@ -51,7 +53,7 @@ export function outside(
     logoUri: config.clientLogoUri,
     tosUri: config.clientTosUri,
     policyUri: config.clientPolicyUri,
-    scope: scopeFor(publicCollections),
+    scope: scopeFor(publicCollections(collections)),
     keys,
     fetch,
     identities,

@@ -6,7 +6,6 @@ import type { Log } from '../lib/log.ts'
 import { missingScopes } from '../remote/oauth-client.ts'
 import type { OAuth } from '../remote/oauth.ts'
 import { Pds } from '../remote/pds.ts'
-import { privateCollections } from '../service/collections.ts'
 import { Departures } from '../service/departure.ts'
 import type { Eligibility } from '../service/eligibility.ts'
 import { Enrollments } from '../service/enrollment.ts'
@@ -15,7 +14,7 @@ import { Troubles } from '../service/moves.ts'
 import type { OauthKeys } from '../service/oauth-keys.ts'
 import { Outbox } from '../service/outbox.ts'
 import { StubSwitch } from '../service/stub-switch.ts'
-import type { WriteRules } from '../service/write.ts'
+import type { WriteRules } from '../service/write-op.ts'
 import type { ShardPool } from '../shard/pool.ts'
 import type { Outside } from './outside.ts'
 import type { Stores } from './stores.ts'
@@ -24,6 +23,8 @@ import type { Stores } from './stores.ts'
 export interface Base extends Stores, Outside {
   readonly config: Config
   readonly rules: WriteRules
+  /** Private collections whose names are known. */
+  readonly collections: readonly Nsid[]
   readonly schemas: Schemas
   readonly key: ServiceKey
   /** Of a confidential client. */
@@ -49,15 +50,17 @@ export function membership(base: Base, log: Log) {
   const troubled = (did: Did) => troubles.troubled(did)
   const outbox = new Outbox({ store, departing, pointsPerHour, call, pds, service, troubled, log })
   const enrollments = new Enrollments(config, { store, departures, call, outbox, key, log })
-  const stubCollections = (scope: string) => stubbed(config, scope)
-  const stubs = new StubSwitch({ mode: config.stubs, stubCollections, store, call, outbox, log })
+  const { collections } = base
+  const stubCollections = (scope: string) => stubbed(base, scope)
+  const mode = config.stubs
+  const stubs = new StubSwitch({ mode, collections, stubCollections, store, call, outbox, log })
   const refresh = (did: Did) => oauth.refresh(did)
   const keepAlive = new KeepAlive({ store, refresh, troubled, now: Date.now, log })
   return { departing, outbox, enrollments, stubCollections, stubs, keepAlive }
 }
 
 /** Collections in which the PDS takes stubs from us, by the scope that the person granted. */
-function stubbed({ stubs }: Config, scope: string): readonly Nsid[] {
-  if (stubs === 'off') return []
-  return privateCollections.filter((nsid) => missingScopes(`repo:${nsid}`, scope).length === 0)
+function stubbed({ config, collections }: Base, scope: string): readonly Nsid[] {
+  if (config.stubs === 'off') return []
+  return collections.filter((nsid) => missingScopes(`repo:${nsid}`, scope).length === 0)
 }

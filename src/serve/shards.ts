@@ -1,11 +1,11 @@
 import { availableParallelism } from 'node:os'
+import type { LexiconDoc } from '@atproto/lexicon'
 import type { Schemas } from '../atproto/lexicon.ts'
-import { schemaDocs } from '../atproto/schemas.ts'
 import type { Config } from '../config.ts'
 import { descriptorLimit, handlesWithin } from '../lib/descriptors.ts'
 import { folder } from '../lib/embed.macro.ts' with { type: 'macro' }
 import type { Log } from '../lib/log.ts'
-import type { WriteRules } from '../service/write.ts'
+import type { WriteRules } from '../service/write-op.ts'
 import type { ShardBoot } from '../shard/messages.ts'
 import { ShardPool } from '../shard/pool.ts'
 
@@ -16,10 +16,10 @@ export interface Threads {
 }
 
 export async function startShards(
-  made: { config: Config; rules: WriteRules; schemas: Schemas },
+  made: { config: Config; rules: WriteRules; docs: readonly LexiconDoc[]; schemas: Schemas },
   { log, startWorker, died }: Threads & { readonly log: Log },
 ): Promise<ShardPool> {
-  const { config, rules, schemas } = made
+  const { config, rules, docs, schemas } = made
   const count = config.shards ?? availableParallelism()
   const lanes = Math.max(1, count)
   const handles = actorHandles(config, log)
@@ -33,7 +33,7 @@ export async function startShards(
       clockId: index,
       logLevel: config.logLevel,
       migrations: folder('migrations/actor/sqlite'),
-      schemas: JSON.stringify(schemaDocs),
+      schemas: JSON.stringify(docs),
       rules,
     }
   })

@@ -32,8 +32,8 @@ export type ActorCall =
   | { readonly kind: 'targets'; readonly uris: readonly AtUri[]; readonly view: View }
   /** Collections with a record that `view` may see. */
   | { readonly kind: 'collections'; readonly view: View }
-  /** The whole repo; of the records in `except` the tree and their CIDs, not their content. */
-  | { readonly kind: 'export'; readonly except: readonly AtUri[] }
+  /** The whole repo; of the records that `view` may not see the CIDs, not the content. */
+  | { readonly kind: 'export'; readonly view: View }
   | { readonly kind: 'queue'; readonly outbox: readonly OutboxEntry[] }
   | { readonly kind: 'outbox'; readonly limit: number }
   /** What the outbox holds, with `parkedMax` of the rows that were given up. */

@@ -56,6 +56,11 @@ export class Enrollments {
     this.#log = parts.log
   }
 
+  /** Qualified boundaries of this service. */
+  get boundaries(): readonly string[] {
+    return this.#rules.boundaries
+  }
+
   /** The active enrollment, with those of its boundaries that the service has now. */
   async find(did: Did): Promise<Enrollment | undefined> {
     const enrollment = await this.member(did)

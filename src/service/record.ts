@@ -1,26 +1,35 @@
 import { randomBytes } from 'node:crypto'
 import { type Cid, cidForCbor, cidToString, type CidBytes } from '../atproto/cid.ts'
 import { encode } from '../atproto/cbor.ts'
-import { type DataValue, isDataObject } from '../atproto/data.ts'
+import { type DataObject, type DataValue, isDataObject } from '../atproto/data.ts'
 import { XrpcError } from '../atproto/errors.ts'
 import type { Schemas } from '../atproto/lexicon.ts'
 import type { Did, Nsid } from '../atproto/syntax.ts'
 import { checkBoundaries } from './boundary.ts'
-import { checkTargets, type Targets } from './targets.ts'
+import { isPrivate } from './collections.ts'
+import { checkPost, postCollection } from './post.ts'
+import { checkTargets, type Link, linksOf, type Targets } from './targets.ts'
 
 /** What the operator's configuration says about records; the same in every shard. */
 export interface RecordRules {
   readonly serviceDid: Did
   /** Qualified boundaries that this service has. */
   readonly boundaries: readonly string[]
-  /** Collections that hold private records. */
-  readonly collections: readonly Nsid[]
+  /** Collections that hold private records: NSIDs, and beginnings of some with `.*`. */
+  readonly collections: readonly string[]
 }
 
 /** What is known of the author and of the records pointed to, at the time of the call. */
 export interface RecordFacts {
   readonly boundaries: readonly string[]
   readonly targets: Targets
+}
+
+/** The record that another one is to replace. */
+export interface StoredBefore {
+  readonly cid: Cid
+  readonly record: DataObject
+  readonly boundaries: readonly string[]
 }
 
 /** A record that passed every rule, with its bytes. */
@@ -31,19 +40,32 @@ export interface EncodedRecord {
   readonly boundaries: readonly string[]
   /** The record's own `createdAt`, for the stub. */
   readonly createdAt: string | undefined
+  /** What it answers and quotes. */
+  readonly links: readonly Link[]
+  /** Whether there was a lexicon to hold it against. */
+  readonly validationStatus: 'valid' | 'unknown'
+}
+
+interface Encoding {
+  readonly rules: RecordRules
+  readonly facts: RecordFacts & {
+    /** True insists on a lexicon, false does without one where there is none. */
+    readonly validate?: boolean | undefined
+    readonly before?: StoredBefore | undefined
+  }
+  readonly schemas: Schemas
 }
 
 /**
  * Checks a record against every rule of this service and encodes it, with `$type` filled in and a
- * salt where it has none.
+ * salt where it has none. What says the same as the record before it, salt aside, comes out as that.
  * @throws XrpcError 400 with the name of the rule
  */
 export function encodeRecord(
   collection: Nsid,
   value: unknown,
-  context: { readonly rules: RecordRules; readonly facts: RecordFacts; readonly schemas: Schemas },
+  { rules, facts, schemas }: Encoding,
 ): EncodedRecord {
-  const { rules, facts, schemas } = context
   const claimed = typed(collection, value)
   if ('source' in claimed) {
     throw invalidRecord('Record/source belongs to stubs and is not allowed in a private record')
@@ -53,10 +75,12 @@ export function encodeRecord(
     allowed: rules.boundaries,
     own: facts.boundaries,
   })
-  const record = schemas.checkRecord(collection, claimed)
-  checkTargets(record, { boundaries, targets: facts.targets })
+  const { before, validate } = facts
+  const { record, validationStatus } = held(collection, claimed, { schemas, validate })
+  if (collection === postCollection) checkPost(record)
+  checkTargets(record, { boundaries, targets: facts.targets, before })
   refuseBlobs(record)
-  const content = encode(record['salt'] === undefined ? { ...record, salt: freshSalt() } : record)
+  const { content, cidBytes, cid } = salted(record, before)
   if (content.length > recordBytesMax) {
     throw new XrpcError(
       400,
@@ -64,20 +88,49 @@ export function encodeRecord(
       `a record must not be larger than ${recordBytesMax} bytes, this one has ${content.length}`,
     )
   }
-  const cidBytes = cidForCbor(content)
-  const { createdAt } = record
-  return {
-    cid: cidToString(cidBytes),
-    cidBytes,
-    content,
-    boundaries,
-    createdAt: typeof createdAt === 'string' ? createdAt : undefined,
+  const createdAt = typeof record['createdAt'] === 'string' ? record['createdAt'] : undefined
+  const links = linksOf(record)
+  return { cid, cidBytes, content, boundaries, createdAt, links, validationStatus }
+}
+
+/** The record as data, held against its lexicon where there is one. */
+function held(
+  collection: Nsid,
+  claimed: object,
+  { schemas, validate }: { schemas: Schemas; validate: boolean | undefined },
+): { record: DataObject; validationStatus: 'valid' | 'unknown' } {
+  const kind = schemas.kindOf(collection)
+  if (kind !== undefined && kind !== 'record') {
+    throw invalidRecord(`${collection} is the name of no record but of a ${kind}`)
   }
+  if (kind === 'record') {
+    return { record: schemas.checkRecord(collection, claimed), validationStatus: 'valid' }
+  }
+  if (validate === true) {
+    throw invalidRecord(`this service has no lexicon of ${collection} to validate it by`)
+  }
+  return { record: schemas.checkUnknown(claimed), validationStatus: 'unknown' }
+}
+
+function salted(record: DataObject, before: StoredBefore | undefined) {
+  if (record['salt'] !== undefined) return encoded(record)
+  const salt = before?.record['salt']
+  if (before !== undefined && salt !== undefined) {
+    const same = encoded({ ...record, salt })
+    if (same.cid === before.cid) return same
+  }
+  return encoded({ ...record, salt: freshSalt() })
+}
+
+function encoded(record: DataObject) {
+  const content = encode(record)
+  const cidBytes = cidForCbor(content)
+  return { content, cidBytes, cid: cidToString(cidBytes) }
 }
 
 /** @throws XrpcError 400 InvalidCollection for a collection that holds no private records here */
 export function checkCollection(collection: Nsid, rules: RecordRules): void {
-  if (rules.collections.includes(collection)) return
+  if (isPrivate(collection, rules.collections)) return
   throw new XrpcError(
     400,
     'InvalidCollection',

@@ -2,11 +2,12 @@ import type { Did, Nsid } from '../atproto/syntax.ts'
 import type { Log } from '../lib/log.ts'
 import type { ServiceStore } from '../store/service.ts'
 import type { ActorAnswers, ActorCall, CallActor } from './calls.ts'
-import { privateCollections } from './collections.ts'
 import type { Outbox } from './outbox.ts'
 
 interface Parts {
   readonly mode: 'full' | 'off'
+  /** All that may hold stubs of ours. */
+  readonly collections: readonly Nsid[]
   /** Collections in which a person's PDS takes stubs from us. */
   readonly stubCollections: (scope: string) => readonly Nsid[]
   readonly store: ServiceStore
@@ -82,11 +83,12 @@ export class StubSwitch {
   }
 
   async #restub(did: Did): Promise<void> {
-    const { mode: wanted, store, call, outbox, stubCollections } = this.#parts
+    const { mode: wanted, store, call, outbox } = this.#parts
     const enrollment = await store.enrollment(did)
     if (enrollment === undefined) return
     // What was put there has to go, also where nothing more may be put.
-    const collections = wanted === 'off' ? privateCollections : stubCollections(enrollment.scope)
+    const { collections: all, stubCollections } = this.#parts
+    const collections = wanted === 'off' ? all : stubCollections(enrollment.scope)
     const release = await outbox.hold(did)
     try {
       for (const collection of collections) {

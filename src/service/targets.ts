@@ -9,43 +9,72 @@ export function targetUris(record: unknown): string[] {
   return [...new Set([...replies, ...embeds])].filter((uri) => uri !== '')
 }
 
+/** One reference of a record to another, for threads. */
+export interface Link {
+  readonly path: 'reply.root' | 'reply.parent' | 'embed'
+  readonly uri: string
+}
+
+/** What a record that passed the rules answers and quotes. */
+export function linksOf(record: unknown): Link[] {
+  const { replies, embeds } = references(record)
+  const [root, parent] = replies
+  return [
+    ...(root === undefined ? [] : [{ path: 'reply.root', uri: root } as const]),
+    ...(parent === undefined ? [] : [{ path: 'reply.parent', uri: parent } as const]),
+    ...embeds.map((uri) => ({ path: 'embed', uri }) as const),
+  ]
+}
+
+interface TargetFacts {
+  readonly boundaries: readonly string[]
+  readonly targets: Targets
+  /** The record that this one replaces. */
+  readonly before?: { readonly record: object; readonly boundaries: readonly string[] } | undefined
+}
+
 /**
  * The rules that keep private threads private: both ends of a reply and whatever is quoted are
  * private records here that the author may see, and a reply reaches nobody whom its parent does not.
+ * A record that pointed there before may do so when the target is gone, if its reach does not grow.
  * @throws XrpcError 400 CrossNamespaceReply, ReplyBoundaryEscalation, CrossNamespaceEmbed
  */
-export function checkTargets(
-  record: unknown,
-  facts: { readonly boundaries: readonly string[]; readonly targets: Targets },
-): void {
+export function checkTargets(record: unknown, facts: TargetFacts): void {
   const { replies, embeds } = references(record)
-  for (const uri of replies) {
-    if (!Object.hasOwn(facts.targets, uri)) {
-      throw new XrpcError(
-        400,
-        'CrossNamespaceReply',
-        'a reply must answer a private record of this service that you can read',
-      )
-    }
+  const { boundaries, targets, before } = facts
+  const pointed = references(before?.record)
+  const reachGrows = !boundaries.every((name) => before?.boundaries.includes(name) === true)
+  const stands = (uri: string, old: readonly string[]) =>
+    Object.hasOwn(targets, uri) || (old.includes(uri) && !reachGrows)
+  const sameThread = Bun.deepEquals(replies, pointed.replies) ? replies : []
+  if (!replies.every((uri) => stands(uri, sameThread))) {
+    throw new XrpcError(
+      400,
+      'CrossNamespaceReply',
+      'a reply must answer a private record of this service that you can read',
+    )
   }
   const parent = replies.at(-1)
-  const reach = parent === undefined ? undefined : facts.targets[parent]
-  if (reach !== undefined && !facts.boundaries.every((name) => reach.includes(name))) {
+  const reach = parent === undefined ? undefined : own(targets, parent)
+  if (reach !== undefined && !boundaries.every((name) => reach.includes(name))) {
     throw new XrpcError(
       400,
       'ReplyBoundaryEscalation',
       'a reply must not name a boundary that the post it answers does not name',
     )
   }
-  for (const uri of embeds) {
-    if (!Object.hasOwn(facts.targets, uri)) {
-      throw new XrpcError(
-        400,
-        'CrossNamespaceEmbed',
-        'a quote must point to a private record of this service that you can read',
-      )
-    }
+  if (!embeds.every((uri) => stands(uri, pointed.embeds))) {
+    throw new XrpcError(
+      400,
+      'CrossNamespaceEmbed',
+      'a quote must point to a private record of this service that you can read',
+    )
   }
+}
+
+/** No member that every object has. */
+function own(targets: Targets, uri: string): readonly string[] | undefined {
+  return Object.hasOwn(targets, uri) ? targets[uri] : undefined
 }
 
 /** `replies` holds root and parent, in this order; a missing or odd URI counts as ''. */

@@ -1,9 +1,11 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { decode } from '../atproto/cbor.ts'
 import { overloaded, XrpcError } from '../atproto/errors.ts'
 import { SigningKey } from '../atproto/keys.ts'
 import type { Did } from '../atproto/syntax.ts'
 import { makeFolder, syncFolder, writeDurably } from '../lib/files.ts'
+import { linksOf } from '../service/targets.ts'
 import type { ActorAnswers } from '../service/calls.ts'
 import { ActorStore, type Head } from '../store/actor.ts'
 import { actorFolder, removeActorFolder } from '../store/actor-folder.ts'
@@ -236,6 +238,7 @@ export class Actors {
       const head = await store.head()
       if (head === undefined) throw repoNotFound(did)
       const { commit: _, ...rest } = head
+      if ((await store.due()).includes('backlinks')) await relink(store)
       return { did, store, key, head: rest }
     } catch (error) {
       await store.close()
@@ -255,6 +258,12 @@ export class Actors {
     }
     return new ActorStore(sqlite, did)
   }
+}
+
+/** Databases of before there were backlinks have none for what was written then. */
+async function relink(store: ActorStore): Promise<void> {
+  const records = await store.blocks('all')
+  await store.relink(records.map(({ uri, content }) => ({ uri, links: linksOf(decode(content)) })))
 }
 
 const keyFile = 'signing_key'

@@ -98,7 +98,7 @@ export class Engine {
           collections: await this.#actors.use(did, ({ store }) => store.collections(request.view)),
         }
       case 'export':
-        return { bytes: await this.#reads.export(did, request.except) }
+        return { bytes: await this.#reads.export(did, request.view) }
       case 'queue':
         return await this.#outboxes.queue(did, request.outbox)
       case 'outbox':

@@ -1,7 +1,7 @@
 import type { Did } from '../atproto/syntax.ts'
 import type { LogLevel } from '../lib/log.ts'
 import type { ActorAnswers, ActorCall } from '../service/calls.ts'
-import type { WriteRules } from '../service/write.ts'
+import type { WriteRules } from '../service/write-op.ts'
 import type { Migrations } from '../store/migrate.ts'
 import type { Synchronous } from '../store/sqlite.ts'
 

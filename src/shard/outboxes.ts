@@ -5,7 +5,7 @@ import { assert, unreachable } from '../lib/assert.ts'
 import type { Turns } from '../lib/turns.ts'
 import type { ActorAnswers, ActorCall, RestubCall } from '../service/calls.ts'
 import { stubOf } from '../service/stub.ts'
-import type { WriteRules } from '../service/write.ts'
+import type { WriteRules } from '../service/write-op.ts'
 import type { ActorOutbox } from '../store/actor-outbox.ts'
 import type { Actors } from './actors.ts'
 

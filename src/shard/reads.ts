@@ -64,18 +64,18 @@ export class Reads {
   }
 
   /**
-   * The whole repo as a CAR: commit, then tree nodes, then records. The tree names the records in
-   * `except`, too, but their content is not there unless another record has the same.
+   * The whole repo as a CAR: commit, then tree nodes, then records. The tree names records that
+   * `view` may not see, too, but their content is not there unless another record has the same.
    * @throws XrpcError 413 when the records are more than fit into one answer
    */
-  async export(did: Did, except: readonly AtUri[]): Promise<Uint8Array<ArrayBuffer>> {
+  async export(did: Did, view: View): Promise<Uint8Array<ArrayBuffer>> {
     // In the actor's turn no write comes between the reads of head, tree and blocks.
     return await this.#turns.run(did, () =>
-      this.#actors.use(did, (actor) => this.#car(actor, except)),
+      this.#actors.use(did, (actor) => this.#car(actor, view)),
     )
   }
 
-  async #car(actor: OpenActor, except: readonly AtUri[]): Promise<Uint8Array<ArrayBuffer>> {
+  async #car(actor: OpenActor, view: View): Promise<Uint8Array<ArrayBuffer>> {
     const bytes = await actor.store.contentBytes()
     if (bytes > exportBytesMax) {
       throw new XrpcError(
@@ -91,7 +91,7 @@ export class Reads {
     const parts = [carHeader(commit), carBlock(commit, head.commit)]
     for (const node of tree.nodes()) parts.push(carBlock(node.cid, node.bytes))
     const put = new Set<Cid>()
-    for (const block of await actor.store.blocks({ boundaries: 'all', except })) {
+    for (const block of await actor.store.blocks(view)) {
       const cid = cidToBytes(block.cid)
       if (!cidMatches(cid, block.content)) {
         throw new RepoCorrupt(`the content of ${block.cid} of ${actor.did} was altered`)

@@ -11,8 +11,8 @@ import {
   type RepoState,
   type WriteAnswer,
   type WriteCall,
-  type WriteContext,
 } from '../service/write.ts'
+import type { WriteContext } from '../service/write-op.ts'
 import type { Change } from '../store/actor.ts'
 import type { Actors, OpenActor } from './actors.ts'
 import type { ShardBoot } from './messages.ts'
@@ -97,7 +97,10 @@ export class Writes {
       this.#waiting.set(did, [waiting])
       void this.#parts.turns.run(did, () => this.#runBatch(did))
     } else {
-      if (queue.length >= batchMax) throw overloaded('too many writes of this account are waiting')
+      const waits = queue.reduce((sum, one) => sum + one.request.ops.length, 0)
+      if (queue.length >= batchMax || waits + request.ops.length > batchOpsMax) {
+        throw overloaded('too many writes of this account are waiting')
+      }
       queue.push(waiting)
     }
     return await promise
@@ -194,3 +197,5 @@ export class Writes {
 
 /** Writes of one actor that share a transaction; more are refused until it is stored. */
 const batchMax = 64
+/** Their operations: a transaction of more would hold up the other actors of the shard. */
+const batchOpsMax = 400

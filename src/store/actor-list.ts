@@ -30,7 +30,8 @@ export const pageBytesMax = 1024 * 1024
 /**
  * One page of a collection. The boundary rule drives the query: each boundary is read in key order
  * up to the limit and the pages are merged, so that the cost depends on what is visible, not on
- * what is hidden. The page is full whenever enough visible records exist.
+ * what is hidden. Eyes of very many boundaries, for which little is hidden, read the records
+ * themselves in order. The page is full whenever enough visible records exist.
  * @returns rows of `ListedRow`, without the content
  */
 export function listStatement(query: ListQuery): { sql: string; args: readonly SqlValue[] } {
@@ -40,14 +41,18 @@ export function listStatement(query: ListQuery): { sql: string; args: readonly S
   // No record key has a character above '~', so all of them sort before '\x7f'.
   const from = cursor ?? (order === 'descending' ? '\x7f' : '')
   const boundaries = view === 'all' ? 'all' : view.boundaries
-  if (boundaries === 'all') {
+  if (boundaries === 'all' || isWide(boundaries)) {
     const [low, high] = order === 'descending' ? ['', from] : [from, '\x7f']
-    const { table, condition, args } = exceptKeys(view, { prefix, column: 'r.rkey', first: 4 })
+    const named = parametersFor(boundaries === 'all' ? [] : boundaries, 4)
+    const first = 4 + named.args.length
+    const { table, condition, args } = exceptKeys(view, { prefix, column: 'r.rkey', first })
+    const shared = boundaries === 'all' ? '' : `and ${sharing(named.places)}`
     return {
       sql: `${table} select r.uri, r.cid, r.rkey, r."blockId", length(b.content) as bytes
         from stratos_record r join stratos_repo_block b on b.id = r."blockId"
-        where r.uri > $1 and r.uri < $2 ${condition} order by r.uri ${direction} limit $3`,
-      args: [prefix + low, prefix + high, limit, ...args],
+        where r.uri > $1 and r.uri < $2 ${shared} ${condition}
+        order by r.uri ${direction} limit $3`,
+      args: [prefix + low, prefix + high, limit, ...named.args, ...args],
     }
   }
   const first = 5 + boundaries.length
@@ -65,6 +70,17 @@ export function listStatement(query: ListQuery): { sql: string; args: readonly S
       order by v.rkey ${direction}`,
     args: [collection, from, limit, prefix, ...boundaries, ...args],
   }
+}
+
+/** More boundaries than any person has. A query that names 500 SQLite refuses to merge. */
+function isWide(boundaries: readonly string[]): boolean {
+  return boundaries.length > 64
+}
+
+/** The boundary rule as a condition over `r`, the boundaries being at these places. */
+export function sharing(places: readonly string[]): string {
+  return `exists (select 1 from stratos_record_boundary v where v.boundary in (${places.join(', ')})
+      and v.collection = r.collection and v.rkey = r.rkey)`
 }
 
 /** What `view` excepts of one collection, as a table of keys and a condition on them. */
@@ -96,7 +112,7 @@ export function candidateCollections(
 ): { table: string; records: string; args: SqlValue[] } {
   const prefix = `at://${did}/`
   const boundaries = view === 'all' ? 'all' : view.boundaries
-  if (boundaries === 'all') {
+  if (boundaries === 'all' || isWide(boundaries)) {
     // '0' is the character after '/': no URI stands between a collection's last and this.
     return {
       table: `with recursive candidate (name) as (

@@ -6,6 +6,7 @@ import {
   type ListQuery,
   listStatement,
   pageBytesMax,
+  sharing,
 } from './actor-list.ts'
 import { ActorOutbox, type OutboxEntry, queueStatement } from './actor-outbox.ts'
 import { parametersFor } from './parameters.ts'
@@ -27,13 +28,22 @@ export type View =
   | 'all'
   | { readonly boundaries: 'all' | readonly string[]; readonly except?: readonly AtUri[] }
 
+/** What a record answers and quotes, and where it says so. */
+export type Links = readonly { readonly path: string; readonly uri: string }[]
+
 export interface RecordOp {
   readonly action: 'create' | 'update' | 'delete'
   readonly uri: AtUri
   readonly collection: Nsid
   readonly rkey: Rkey
   /** The new record; absent for a delete. */
-  readonly put?: { readonly cid: Cid; readonly content: Uint8Array; readonly blockId: number }
+  readonly put?: {
+    readonly cid: Cid
+    readonly content: Uint8Array
+    readonly blockId: number
+    /** What it answers and quotes. */
+    readonly links: Links
+  }
   readonly prev?: Cid
   readonly before: readonly string[]
   readonly after: readonly string[]
@@ -79,6 +89,8 @@ const insertBoundary =
   'insert into stratos_record_boundary (boundary, collection, rkey) values ($1, $2, $3)'
 const deleteBoundary = `delete from stratos_record_boundary
   where boundary = $1 and collection = $2 and rkey = $3`
+const insertLink = 'insert into stratos_backlink (uri, path, "linkTo") values ($1, $2, $3)'
+const deleteLinks = 'delete from stratos_backlink where uri = $1'
 const selectHead =
   'select cid, rev, seq, "lastBlock", content from stratos_repo_root where did = $1'
 const selectBlock = 'select content from stratos_repo_block where id = $1'
@@ -101,11 +113,19 @@ function changeStatements(change: Change): Statement[] {
   ]
 }
 
+/** The links of an earlier record go, those of the new one come. */
+function linkStatements({ uri, put, prev }: RecordOp): Statement[] {
+  const gone = prev === undefined ? [] : [{ sql: deleteLinks, args: [uri] }]
+  const links = put?.links ?? []
+  return [...gone, ...links.map((link) => ({ sql: insertLink, args: [uri, link.path, link.uri] }))]
+}
+
 function opStatements(op: RecordOp, at: { readonly rev: Tid; readonly time: string }): Statement[] {
   const { uri, collection, rkey, put } = op
   const boundaryRows = [
     ...op.before.map((name) => ({ sql: deleteBoundary, args: [name, collection, rkey], rows: 1 })),
     ...op.after.map((name) => ({ sql: insertBoundary, args: [name, collection, rkey], rows: 1 })),
+    ...linkStatements(op),
   ]
   const dropBlock = { sql: deleteBlock, args: [uri], rows: 1 }
   if (put === undefined) {
@@ -201,14 +221,39 @@ export class ActorStore {
     return rows.map(({ name }) => name)
   }
 
-  /** CID and content of the records that `view` may see, in the order of the tree. */
-  async blocks(view: View): Promise<{ cid: Cid; content: Uint8Array }[]> {
+  /** The records that `view` may see, in the order of the tree. */
+  async blocks(view: View): Promise<{ uri: AtUri; cid: Cid; content: Uint8Array }[]> {
     const condition = visible(view, 1)
     return await this.#sql.all(
-      `select r.cid, b.content from stratos_record r
+      `select r.uri, r.cid, b.content from stratos_record r
         join stratos_repo_block b on b.id = r."blockId" where ${condition.sql} order by r.uri`,
       ...condition.args,
     )
+  }
+
+  /** Records that answer or quote one of these, as far as they are here. */
+  async backlinks(linkTo: string): Promise<{ readonly uri: AtUri; readonly path: string }[]> {
+    const sql = 'select uri, path from stratos_backlink where "linkTo" = $1 order by uri, path'
+    return await this.#sql.all(sql, linkTo)
+  }
+
+  /** Work that a migration left to be done by the program. */
+  async due(): Promise<readonly string[]> {
+    return (await this.#sql.all<{ name: string }>('select name from stratos_due')).map(
+      ({ name }) => name,
+    )
+  }
+
+  /** Sets the links of all records anew, which then are no longer due. */
+  async relink(records: readonly { readonly uri: AtUri; readonly links: Links }[]): Promise<void> {
+    const inserts = records.flatMap(({ uri, links }) =>
+      links.map((link) => ({ sql: insertLink, args: [uri, link.path, link.uri] })),
+    )
+    await this.#sql.run([
+      { sql: 'delete from stratos_backlink', args: [] },
+      ...inserts,
+      { sql: `delete from stratos_due where name = 'backlinks'`, args: [] },
+    ])
   }
 
   async contentBytes(): Promise<number> {
@@ -227,7 +272,7 @@ export class ActorStore {
 function visible(view: View, first: number): { sql: string; args: readonly SqlValue[] } {
   if (view === 'all') return { sql: '1 = 1', args: [] }
   const { boundaries, except = [] } = view
-  const shared = sharing(boundaries, first)
+  const shared = shares(boundaries, first)
   if (except.length === 0) return shared
   const { places, args } = parametersFor(except, first + shared.args.length)
   return {
@@ -236,16 +281,12 @@ function visible(view: View, first: number): { sql: string; args: readonly SqlVa
   }
 }
 
-function sharing(
+function shares(
   boundaries: 'all' | readonly string[],
   first: number,
 ): { sql: string; args: readonly SqlValue[] } {
   if (boundaries === 'all') return { sql: '1 = 1', args: [] }
   if (boundaries.length === 0) return { sql: '1 = 0', args: [] }
-  const places = boundaries.map((_, index) => `$${first + index}`).join(', ')
-  return {
-    sql: `exists (select 1 from stratos_record_boundary v where v.boundary in (${places})
-      and v.collection = r.collection and v.rkey = r.rkey)`,
-    args: boundaries,
-  }
+  const places = boundaries.map((_, index) => `$${first + index}`)
+  return { sql: sharing(places), args: boundaries }
 }

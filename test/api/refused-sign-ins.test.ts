@@ -4,7 +4,7 @@ import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Did } from '../../src/atproto/syntax.ts'
 import { scopeFor } from '../../src/remote/oauth-client.ts'
-import { publicCollections } from '../../src/service/collections.ts'
+import { defaultCollections, publicCollections } from '../../src/service/collections.ts'
 import { Browser, redirectOf } from '../kit/browser.ts'
 import { SeededStratos } from '../kit/seeded.ts'
 import { isFields } from '../kit/xrpc.ts'
@@ -13,7 +13,7 @@ import { AuthorizationServer } from '../remote/authorization-server.ts'
 setDefaultTimeout(60_000)
 
 const app = 'https://app.example.com'
-const wholeScope = scopeFor(publicCollections)
+const wholeScope = scopeFor(publicCollections(defaultCollections))
 
 let stratos: SeededStratos
 let pds: AuthorizationServer

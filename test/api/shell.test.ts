@@ -39,7 +39,7 @@ async function answerOf(response: Response) {
 describe('refused is', () => {
   test.each<[string, string, Refusal]>([
     ['GET', '/xrpc/zone.stratos.repo.frobnicate', [501, 'MethodNotImplemented']],
-    ['POST', '/xrpc/com.atproto.repo.putRecord', [501, 'MethodNotImplemented']],
+    ['POST', '/xrpc/com.atproto.repo.importRepo', [501, 'MethodNotImplemented']],
     ['GET', `/xrpc/${postCollection}`, [501, 'MethodNotImplemented']],
     ['GET', '/xrpc/zone', [400, 'InvalidRequest']],
     ['GET', '/xrpc/%zz', [400, 'InvalidRequest']],

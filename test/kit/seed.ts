@@ -7,7 +7,7 @@ import { folder } from '../../src/lib/embed.macro.ts' with { type: 'macro' }
 import { makeFolder, writeDurably } from '../../src/lib/files.ts'
 import { createLog } from '../../src/lib/log.ts'
 import { scopeFor } from '../../src/remote/oauth-client.ts'
-import { privateCollections, publicCollections } from '../../src/service/collections.ts'
+import { defaultCollections, publicCollections } from '../../src/service/collections.ts'
 import type { ShardBoot } from '../../src/shard/messages.ts'
 import { ShardPool } from '../../src/shard/pool.ts'
 import { migrateSqlite } from '../../src/store/migrate.ts'
@@ -47,7 +47,7 @@ export async function seed(dataDir: string, serviceDid: string, people: readonly
       pdsEndpoint: 'http://127.0.0.1:1',
       rkey: serviceDid.replaceAll('%3A', ':'),
       enrolledAt: new Date().toISOString(),
-      scope: scopeFor(publicCollections),
+      scope: scopeFor(publicCollections(defaultCollections)),
     }
     await store.enroll(enrollment, '{}')
     await store.clearOutbox(did)
@@ -73,7 +73,7 @@ export function seedBoot(dataDir: string, serviceDid: string): ShardBoot {
       serviceDid: parseDid(serviceDid),
       fragment: 'atproto_pns',
       boundaries: [`${serviceDid}/a`, `${serviceDid}/b`],
-      collections: privateCollections,
+      collections: defaultCollections,
     },
   }
 }

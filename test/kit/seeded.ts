@@ -207,8 +207,10 @@ export class SeededStratos implements AsyncDisposable {
       STRATOS_ADMIN_PASSWORD: this.adminPassword,
       STRATOS_DEV_MODE: 'true',
       STRATOS_SHARDS: '1',
-      // Most tests are about refusals, and all of them come from one address.
+      // Tests write and are refused more than people, and all of them come from one address.
       STRATOS_AUTH_FAILURES_PER_MINUTE: '1000000',
+      STRATOS_ANONYMOUS_REQUESTS_PER_MINUTE: '1000000',
+      STRATOS_WRITE_RATE_MAX_WRITES: '1000000',
       ...this.#env,
     }
   }

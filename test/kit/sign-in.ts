@@ -1,5 +1,5 @@
 import { scopeFor } from '../../src/remote/oauth-client.ts'
-import { publicCollections } from '../../src/service/collections.ts'
+import { defaultCollections, publicCollections } from '../../src/service/collections.ts'
 import type { AuthorizationServer } from '../remote/authorization-server.ts'
 import { Browser, redirectOf } from './browser.ts'
 import type { SeededStratos } from './seeded.ts'
@@ -22,7 +22,7 @@ export async function signIn(
   const { did, handle, key } = stratos.person(name)
   stratos.directory.accounts.set(did, { didKey: key.did(), handle, pds: pds.url })
   pds.subject = did
-  pds.grantedScope = scopeFor(publicCollections)
+  pds.grantedScope = scopeFor(publicCollections(defaultCollections))
   const browser = new Browser()
   const origin = `http://127.0.0.1:${stratos.port}`
   const start = new URL('/oauth/authorize', origin)

@@ -161,6 +161,8 @@ export class Stratos implements AsyncDisposable {
       STRATOS_ENROLLMENT_MODE: 'open',
       STRATOS_ADMIN_PASSWORD: this.adminPassword,
       STRATOS_DEV_MODE: 'false',
+      STRATOS_ANONYMOUS_REQUESTS_PER_MINUTE: '1000000',
+      STRATOS_WRITE_RATE_MAX_WRITES: '1000000',
       ...env,
     }
   }

@@ -6,7 +6,7 @@ import type { Did } from '../../src/atproto/syntax.ts'
 import { createLog } from '../../src/lib/log.ts'
 import { Background } from '../../src/service/background.ts'
 import { KeepAlive } from '../../src/service/keep-alive.ts'
-import { privateCollections } from '../../src/service/collections.ts'
+import { defaultCollections } from '../../src/service/collections.ts'
 import { StubSwitch } from '../../src/service/stub-switch.ts'
 import { eventually } from '../kit/wait.ts'
 import { temporaryFolder } from '../store/temporary.ts'
@@ -123,7 +123,8 @@ function start(how: {
   const log = createLog('info', (line) => void world.log.push(line))
   const stubs = new StubSwitch({
     mode: 'full',
-    stubCollections: () => privateCollections,
+    collections: defaultCollections,
+    stubCollections: () => defaultCollections,
     store,
     call,
     outbox,

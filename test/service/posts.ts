@@ -2,7 +2,7 @@ import { Schemas } from '../../src/atproto/lexicon.ts'
 import { schemaDocs } from '../../src/atproto/schemas.ts'
 import { type Did, type Nsid, parseDid, parseNsid, parseRkey } from '../../src/atproto/syntax.ts'
 import { XrpcError } from '../../src/atproto/errors.ts'
-import type { WriteRules } from '../../src/service/write.ts'
+import type { WriteRules } from '../../src/service/write-op.ts'
 
 export const serviceDid: Did = parseDid('did:web:stratos.test')
 export const collection: Nsid = parseNsid('zone.stratos.feed.post')

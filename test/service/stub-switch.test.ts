@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, test } from 'bun:test'
 import { join } from 'node:path'
 import { createLog } from '../../src/lib/log.ts'
-import { enrollmentCollection, privateCollections } from '../../src/service/collections.ts'
+import { defaultCollections, enrollmentCollection } from '../../src/service/collections.ts'
 import { StubSwitch } from '../../src/service/stub-switch.ts'
 import { temporaryFolder } from '../store/temporary.ts'
 import { Delivering, type Person } from './delivering.ts'
@@ -124,7 +124,8 @@ function switchTo(mode: 'full' | 'off'): StubSwitch {
   const log = createLog('info', (line) => void world.log.push(line))
   return new StubSwitch({
     mode,
-    stubCollections: () => privateCollections,
+    collections: defaultCollections,
+    stubCollections: () => defaultCollections,
     store,
     call,
     outbox,

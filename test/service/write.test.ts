@@ -10,9 +10,8 @@ import {
   planWrite,
   type RepoState,
   type WriteCall,
-  type WriteContext,
-  type WriteOp,
 } from '../../src/service/write.ts'
+import type { WriteContext, WriteOp } from '../../src/service/write-op.ts'
 import type { Change } from '../../src/store/actor.ts'
 import { failureOf } from '../kit/wait.ts'
 import { a, author, b, boundary, collection, createdAt, post, rules, schemas } from './posts.ts'
@@ -113,7 +112,8 @@ test('a create is a signed commit on the head, with the record as its one op', a
     { action: 'create', uri, put: { cid: answer.cid, blockId: 1 }, before: [], after: [b, a] },
   ])
   const { cid, rev } = change.after
-  expect<object>(answer).toEqual({ uri, cid: cidAt('one'), commit: { cid, rev } })
+  const result = { action: 'create', uri, cid: cidAt('one'), validationStatus: 'valid' }
+  expect<object>(answer).toEqual({ ...result, commit: { cid, rev } })
   expectSigned(change, state.tree)
 })
 
@@ -131,11 +131,11 @@ test('creates of one instant get keys, revs and seqs that grow', async () => {
 
 test('a fresh key avoids those that are taken already', async () => {
   const probe = await plan({ op: creating({}) })
-  const taken = parseRkey(probe.answer.uri?.split('/').at(-1) ?? '')
+  const taken = parseRkey(probe.answer.results[0]?.uri?.split('/').at(-1) ?? '')
   // Written with a clock of long ago, so that the head stays below the key.
   await write({ op: creating({ rkey: taken }) }, { nowMs: nowMs - 1 })
   const { answer } = await write({ op: creating({}) })
-  expect(answer.uri).not.toBe(probe.answer.uri)
+  expect(answer.uri).not.toBe(probe.answer.results[0]?.uri)
   expect(state.tree.size).toBe(2)
 })
 
@@ -163,7 +163,8 @@ test('a delete says which boundaries the record had, as its row shows them', asy
       after: [],
     },
   ])
-  expect(answer).toEqual({ commit: { cid: change.after.cid, rev: change.after.rev } })
+  const commit = { cid: change.after.cid, rev: change.after.rev }
+  expect(answer).toEqual({ action: 'delete', commit })
   expect(state.tree.size).toBe(0)
   expect(change.after.lastBlock).toBe(1)
   expectSigned(change, Mst.empty)
@@ -178,7 +179,7 @@ test('a delete finds the boundaries of a record that no row shows yet', async ()
 
 test('deleting what is not there makes no commit', async () => {
   const planned = await plan({ op: deleting('absent'), swapCommit: state.head.cid })
-  expect(planned).toEqual({ state, answer: {} })
+  expect(planned).toEqual({ state, answer: { results: [{ action: 'delete' }] } })
 })
 
 test('a swap on the present commit and record passes', async () => {
@@ -236,10 +237,11 @@ describe('a stub', () => {
   })
 })
 
-type PartialCall = Partial<WriteCall> & { readonly op: WriteOp }
+type PartialCall = Partial<WriteCall> & { readonly op?: WriteOp }
 
-function callOf(call: PartialCall): WriteCall {
-  return { boundaries: [a, b], targets: {}, stubs: [], ...call }
+function callOf({ op, ...call }: PartialCall): WriteCall {
+  const ops = op === undefined ? [] : [op]
+  return { ops, boundaries: [a, b], targets: {}, stubs: [], takendown: [], ...call }
 }
 
 function plan(call: PartialCall, over: Partial<WriteContext> = {}): Promise<Planned> {
@@ -254,7 +256,8 @@ async function write(call: PartialCall, over: Partial<WriteContext> = {}) {
   for (const { rkey, put } of change.ops) {
     if (put !== undefined) rows.set(rkey, put.content)
   }
-  return { change, answer }
+  const [result] = answer.results
+  return { change, answer: { ...result, commit: answer.commit } }
 }
 
 function creating(over: Partial<Extract<WriteOp, { action: 'create' }>>): WriteOp {

@@ -21,11 +21,11 @@ describe.each(kinds)('%s', (kind) => {
     const budget = { points: 0, atMs: 0 }
     const create = { action: 'create', collection, record: post() } as const
     const asks = [
-      { kind: 'write', op: create, boundaries: [a], targets: {}, stubs: [] },
+      { kind: 'write', ops: [create], boundaries: [a], targets: {}, stubs: [], takendown: [] },
       { kind: 'read', collection, rkey, view: 'all' },
       { kind: 'list', collection, limit: 10, order: 'ascending', view: 'all' },
       { kind: 'targets', uris: [], view: 'all' },
-      { kind: 'export', except: [] },
+      { kind: 'export', view: 'all' },
       { kind: 'queue', outbox: [] },
       { kind: 'outbox', limit: 1 },
       { kind: 'report', row, outcome: { kind: 'settled', pdsCid: null }, budget },

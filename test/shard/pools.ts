@@ -6,7 +6,8 @@ import { Schemas } from '../../src/atproto/lexicon.ts'
 import { schemaDocs } from '../../src/atproto/schemas.ts'
 import { type Did, type Nsid, parseDid, parseRkey } from '../../src/atproto/syntax.ts'
 import { createLog } from '../../src/lib/log.ts'
-import type { WriteCall, WriteOp } from '../../src/service/write.ts'
+import type { WriteCall } from '../../src/service/write.ts'
+import type { WriteOp } from '../../src/service/write-op.ts'
 import type { ShardBoot } from '../../src/shard/messages.ts'
 import { ShardPool } from '../../src/shard/pool.ts'
 import { seedBoot } from '../kit/seed.ts'
@@ -87,9 +88,16 @@ export class Actor {
     return join(this.folder, 'stratos.sqlite')
   }
 
-  write(op: WriteOp, over: Partial<WriteCall> = {}) {
-    const facts = { boundaries: [a, b], targets: {}, stubs: [] as readonly Nsid[] }
-    return this.#house.pool.call(this.did, 'test', { kind: 'write', op, ...facts, ...over })
+  /** One operation, and what came of it. */
+  async write(op: WriteOp, over: Partial<WriteCall> = {}) {
+    const { results, ...rest } = await this.apply([op], over)
+    return { ...results[0], ...rest }
+  }
+
+  /** Several, as one commit. */
+  apply(ops: readonly WriteOp[], over: Partial<WriteCall> = {}) {
+    const facts = { boundaries: [a, b], targets: {}, stubs: [] as readonly Nsid[], takendown: [] }
+    return this.#house.pool.call(this.did, 'test', { kind: 'write', ops, ...facts, ...over })
   }
 
   create(rkey?: string, over: Partial<WriteCall> & { record?: unknown } = {}) {
@@ -116,7 +124,7 @@ export class Actor {
   }
 
   async export(): Promise<Uint8Array> {
-    return (await this.#house.pool.call(this.did, 'test', { kind: 'export', except: [] })).bytes
+    return (await this.#house.pool.call(this.did, 'test', { kind: 'export', view: 'all' })).bytes
   }
 
   /** Keys and CIDs of the whole repo, which must verify against the signing key. */

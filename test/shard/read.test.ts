@@ -119,9 +119,16 @@ test('an export that starts at any moment of a write is one good repo', async ()
     engine.receive(JSON.stringify([{ id, did, requestId: 'test', ...ask }]))
   const op = { action: 'create', collection, record: post() } as const
   for (let moment = 0; moment < 40; moment++) {
-    call(1_000 + moment, { kind: 'write', op, boundaries: [a], targets: {}, stubs: [] })
+    call(1_000 + moment, {
+      kind: 'write',
+      ops: [op],
+      boundaries: [a],
+      targets: {},
+      stubs: [],
+      takendown: [],
+    })
     for (let step = 0; step < moment; step++) await Promise.resolve()
-    call(moment, { kind: 'export', except: [] })
+    call(moment, { kind: 'export', view: 'all' })
     const look = () => (cars.has(moment) ? true : undefined)
     await eventually('export', look, { withinMs: 2_000, everyMs: 0 })
   }

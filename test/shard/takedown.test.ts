@@ -106,7 +106,7 @@ describe.each(kinds)('%s: a record that is taken down', (kind) => {
   }
 
   async function exported(except: readonly AtUri[]) {
-    const ask = { kind: 'export', except } as const
+    const ask = { kind: 'export', view: { boundaries: 'all', except } } as const
     const { bytes } = await house.pool.call(actor.did, 'test', ask)
     return await readExport(bytes, actor.signingKey)
   }

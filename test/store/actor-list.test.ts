@@ -30,7 +30,13 @@ const records = fc.uniqueArray(record, {
   maxLength: 25,
   selector: (one) => `${one.collection}/${one.rkey}`,
 })
-const sight = fc.oneof(fc.constant('all' as const), fc.subarray([...names, 'unknown']))
+/** More than SQLite merges in one query. */
+const further = Array.from({ length: 600 }, (_, index) => `further-${index}`)
+const sight = fc.oneof(
+  { weight: 2, arbitrary: fc.constant('all' as const) },
+  { weight: 3, arbitrary: fc.subarray([...names, 'unknown']) },
+  { weight: 1, arbitrary: fc.subarray(names).map((some) => some.concat(further)) },
+)
 /** Also of records that are not there, of either collection. */
 const except = fc.array(
   fc

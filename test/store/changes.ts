@@ -73,6 +73,7 @@ const tables = [
   'stratos_repo_block',
   'stratos_seq',
   'stratos_outbox',
+  'stratos_backlink',
 ]
 
 /** A commit after `before`. What the commit itself says is not the store's concern. */
@@ -102,5 +103,5 @@ export function place(rkey: string, within = collection) {
 export function put(text: string, blockId: number) {
   const content = encode({ text })
   const cid: Cid = cidToString(cidForCbor(content))
-  return { put: { cid, content, blockId } }
+  return { put: { cid, content, blockId, links: [] } }
 }

@@ -97,6 +97,8 @@ test('the migrations of this program make what it needs', async () => {
   const actor = fresh()
   await migrateSqlite(actor, texts('migrations/actor/sqlite'))
   expect(await tables(actor)).toEqual([
+    'stratos_backlink',
+    'stratos_due',
     'stratos_outbox',
     'stratos_outbox_budget',
     'stratos_record',
