@@ -20,6 +20,7 @@ const config: PageConfig = {
   operatorContact: '',
   stubs: 'full',
   publishBoundaries: true,
+  appViews: new Map(),
 }
 
 const membership = {
@@ -124,6 +125,13 @@ describe('what becomes public', () => {
       expect(text).toContain('This service puts nothing about single records')
       expect(text).not.toMatch(/\bstubs?\b/)
     }
+  })
+
+  test('says that apps read, where the operator lets them', async () => {
+    const appViews = new Map([[did, 'all' as const]])
+    const words = 'apps that the operator lets read'
+    expect(await textOf(welcomePage({ ...config, appViews }))).toContain(words)
+    expect(await textOf(welcomePage(config))).not.toContain(words)
   })
 
   test('says that communities are not published where they are not', async () => {

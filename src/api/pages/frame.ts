@@ -15,6 +15,7 @@ export type PageConfig = Pick<
   | 'operatorContact'
   | 'stubs'
   | 'publishBoundaries'
+  | 'appViews'
 > & { readonly clientTosUri?: string; readonly clientPolicyUri?: string }
 
 /** A page of this service, between what stands above and below each of them. */

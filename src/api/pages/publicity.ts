@@ -2,7 +2,7 @@ import { type Html, html } from '../html.ts'
 import type { PageConfig } from './frame.ts'
 
 /** What the world sees of a member, what it does not, and who could see more. */
-export function publicity({ stubs, publishBoundaries }: PageConfig): Html {
+export function publicity({ stubs, publishBoundaries, appViews }: PageConfig): Html {
   return html`<h3>Public</h3>
     <ul>
       <li>
@@ -16,7 +16,8 @@ export function publicity({ stubs, publishBoundaries }: PageConfig): Html {
     <ul>
       <li>
         <b>What you write.</b> Each record names its communities. Only their members can read it,
-        and the operator of this service, who runs its machines.
+        and the operator of this service, who runs its
+        machines${appViews.size > 0 ? readers : undefined}.
       </li>
       <li>
         <b>For whom you write it.</b> Which communities a record is meant for stands in the record
@@ -33,6 +34,8 @@ export function publicity({ stubs, publishBoundaries }: PageConfig): Html {
       </li>
     </ul>`
 }
+
+const readers = ', with the apps that the operator lets read for them'
 
 const stubsPublic = html`<li>
   <b>That you wrote something private.</b> Each private record leaves a stub in your public
