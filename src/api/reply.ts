@@ -40,7 +40,16 @@ export function json(
   headers: Readonly<Record<string, string>> = {},
   status = 200,
 ): Response {
-  return new Response(JSON.stringify(body), {
+  return jsonText(JSON.stringify(body), headers, status)
+}
+
+/** The same, of JSON that is finished. */
+export function jsonText(
+  text: string,
+  headers: Readonly<Record<string, string>>,
+  status = 200,
+): Response {
+  return new Response(text, {
     status,
     headers: { 'content-type': 'application/json', ...headers },
   })

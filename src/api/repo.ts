@@ -14,7 +14,7 @@ import { describeAccount } from './describe.ts'
 import { cidOf, flag, number, text } from './members.ts'
 import { accountOf, repoNotFound } from './repo-name.ts'
 import { RepoWrites, standardWrites, type WriteParts } from './repo-writes.ts'
-import type { Answer, Call, Method } from './xrpc.ts'
+import { type Answer, type Call, JsonText, type Method } from './xrpc.ts'
 
 /** Methods on records, under the names of the PDS and, where a PDS proxies them, under our own. */
 export function repoMethods(parts: WriteParts): Record<string, Method> {
@@ -34,7 +34,7 @@ function methodsOf(prefix: string, reads: RepoReads, writes: RepoWrites): Record
     [`${prefix}.deleteRecord`]: { audience: 'user', handle: (call) => writes.deleteRecord(call) },
     [applyWrites]: {
       audience: 'user',
-      normalize: (body) => standardWrites(body, applyWrites),
+      prepare: (body) => standardWrites(body, applyWrites),
       handle: (call) => writes.applyWrites(call, applyWrites),
     },
     [`${prefix}.getRecord`]: { audience: 'anyone', handle: (call) => reads.getRecord(call) },
@@ -62,12 +62,15 @@ class RepoReads {
     const view = await viewOf(caller, asked, this.#parts)
     if (view === undefined || seesNothing(view)) throw recordNotFound(collection, rkey)
     const ask = { kind: 'read', collection, rkey, cid, view } as const
-    const { rev, record } = await this.#parts.call(did, requestId, ask)
-    if (record !== null) return { body: record, headers: revHeader(caller, { did, rev }) }
+    const { rev, texts } = await this.#parts.call(did, requestId, ask)
+    const [record] = texts
+    if (record !== undefined) {
+      return { body: new JsonText(record), headers: revHeader(caller, { did, rev }) }
+    }
     // Only the owner is told, and only of a record that is there.
     if (owns(caller, did) && view !== 'all') {
       const present = await this.#parts.call(did, requestId, { ...ask, view: 'all' })
-      if (present.record !== null) throw recordTakendown()
+      if (present.cid !== null) throw recordTakendown()
     }
     throw recordNotFound(collection, rkey)
   }
@@ -87,8 +90,9 @@ class RepoReads {
     if (view === undefined) throw repoNotFound(text(params, 'repo') ?? '')
     if (seesNothing(view)) return { body: { records: [] } }
     const ask = { kind: 'list', collection, limit, cursor, order, view } as const
-    const { rev, records, last } = await this.#parts.call(did, requestId, ask)
-    const body = { records, ...(last === undefined ? {} : { cursor: last }) }
+    const { rev, texts, last } = await this.#parts.call(did, requestId, ask)
+    const more = last === undefined ? '' : `,"cursor":${JSON.stringify(last)}`
+    const body = new JsonText(`{"records":[${texts.join(',')}]${more}}`)
     return { body, headers: revHeader(caller, { did, rev }) }
   }
 

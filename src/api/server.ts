@@ -34,7 +34,6 @@ interface Parts {
 interface Context {
   readonly request: Request
   readonly server: { requestIP(request: Request): { readonly address: string } | null } | null
-  readonly params?: Readonly<Record<string, string>>
 }
 
 /** All doors of the service on one port. */
@@ -89,15 +88,18 @@ export class Server {
     const raw = { parse: 'none' } as const
     const { signIn, account, xrpc, documents } = this.#parts
     const app = new Elysia()
+    // What a handler takes from its context is spelled out: for a context taken as a whole Elysia
+    // parses query, headers and cookies of every request.
     app.all(
       '/xrpc/_health',
-      (context) => this.#serve(context, async (visit) => this.#xrpcHealth(visit)),
+      ({ request, server }) =>
+        this.#serve({ request, server }, async (visit) => this.#xrpcHealth(visit)),
       raw,
     )
     app.all(
       '/xrpc/:nsid',
-      (context) =>
-        this.#serve(context, (visit) => xrpc.answer({ ...visit, nsid: context.params.nsid })),
+      ({ request, server, params }) =>
+        this.#serve({ request, server }, (visit) => xrpc.answer({ ...visit, nsid: params.nsid })),
       raw,
     )
     app.get(
@@ -141,13 +143,13 @@ export class Server {
   }
 
   #plain(answer: () => Response): (context: Context) => Promise<Response> {
-    return (context) => this.#serve(context, async () => answer())
+    return ({ request, server }) => this.#serve({ request, server }, async () => answer())
   }
 
   /** For people's browsers on our own pages: no other site reads along, or learns the address. */
   #own(answer: (visit: Visit) => Promise<Response>): (context: Context) => Promise<Response> {
-    return (context) =>
-      this.#serve(context, async (visit) => {
+    return ({ request, server }) =>
+      this.#serve({ request, server }, async (visit) => {
         const response = await answer(visit)
         for (const [name, value] of Object.entries(ownHeaders)) response.headers.set(name, value)
         return response

@@ -95,8 +95,8 @@ async function recordStatus(
   const takedown = await takedowns.find(uri)
   const enrolled = (await enrollments.find(did)) !== undefined
   const ask = { kind: 'read', collection, rkey, view: 'all' } as const
-  const record = enrolled ? (await call(did, requestId, ask)).record : null
-  const cid = record?.cid ?? takedown?.cid ?? undefined
+  const present = enrolled ? (await call(did, requestId, ask)).cid : null
+  const cid = present ?? takedown?.cid ?? undefined
   if (cid === undefined) throw notFound()
   const subject = shownSubject({ kind: 'record', did, uri, cid })
   return { body: { subject, takedown: shownTakedown(takedown) } }

@@ -6,7 +6,15 @@ import type { AnonymousTraffic } from './anonymous.ts'
 import { readJson } from './body.ts'
 import { type Audience, type Caller, checkAudience } from './caller.ts'
 import type { Credentials } from './credentials.ts'
-import { corsHeaders, json, preflight, privateHeaders, refusalBody, refusalOf } from './reply.ts'
+import {
+  corsHeaders,
+  json,
+  jsonText,
+  preflight,
+  privateHeaders,
+  refusalBody,
+  refusalOf,
+} from './reply.ts'
 
 /** One call, its caller proven and its parameters and input checked against their lexicon. */
 export interface Call {
@@ -17,9 +25,18 @@ export interface Call {
 }
 
 export interface Answer {
-  /** JSON, or a stream of bytes of `type`. */
-  readonly body: object | Streamed
+  /** JSON, written or still to be written, or a stream of bytes of `type`. */
+  readonly body: object | JsonText | Streamed
   readonly headers?: Readonly<Record<string, string>>
+}
+
+/** JSON that is finished. */
+export class JsonText {
+  readonly text: string
+
+  constructor(text: string) {
+    this.text = text
+  }
 }
 
 interface Streamed {
@@ -32,8 +49,12 @@ export interface Method {
   readonly audience: Audience
   /** A service-auth token opens this door once, and only when it is fresh. */
   readonly tokens?: 'single-use'
-  /** Brings older forms of a body to the one that the lexicon knows. */
-  readonly normalize?: (body: unknown) => unknown
+  /**
+   * Gets the body before its lexicon does: brings an older form to the one that the lexicon knows,
+   * or refuses under another name than that has.
+   * @throws XrpcError
+   */
+  prepare?(body: unknown): unknown
   handle(call: Call): Promise<Answer>
 }
 
@@ -58,6 +79,8 @@ export interface Arrival {
 /** All XRPC methods. @see https://atproto.com/specs/xrpc */
 export class Xrpc {
   readonly #parts: Parts
+  /** By method; counted only where they are checked. */
+  readonly #answers = new Map<string, number>()
 
   constructor(parts: Parts) {
     this.#parts = parts
@@ -69,6 +92,7 @@ export class Xrpc {
     const common = { ...corsHeaders, ...privateHeaders, 'x-request-id': requestId }
     try {
       const { body, headers } = await this.#call(arrival)
+      if (body instanceof JsonText) return jsonText(body.text, { ...common, ...headers })
       if (!('stream' in body)) return json(body, { ...common, ...headers })
       const whole = { headers: { ...common, ...headers, 'content-type': body.type } }
       if (request.method !== 'HEAD') return new Response(body.stream, whole)
@@ -78,11 +102,6 @@ export class Xrpc {
       const refusal = refusalOf(error, { log: this.#parts.log, requestId })
       return json(refusalBody(refusal), { ...common, ...refusal.headers }, refusal.status)
     }
-  }
-
-  async #input(method: Method, { nsid, request }: Pick<Arrival, 'nsid' | 'request'>) {
-    const body = await readJson(request)
-    return this.#parts.schemas.checkInput(nsid, method.normalize?.(body) ?? body)
   }
 
   async #call({ request, nsid, address, requestId }: Arrival): Promise<Answer> {
@@ -99,12 +118,33 @@ export class Xrpc {
     const caller = await credentials.identify(request, { nsid, audience, tokens, address })
     checkAudience(caller, audience)
     const params = schemas.checkParams(nsid, searchOf(request))
-    const input = schemas.takesInput(nsid) ? await this.#input(method, { nsid, request }) : {}
+    const input = schemas.takesInput(nsid) ? await this.#input(nsid, method, request) : {}
     const answer = await method.handle({ caller, params, input, requestId })
-    if (checkOutput && !('stream' in answer.body)) schemas.checkOutput(nsid, answer.body)
+    if (checkOutput && this.#isSampled(nsid)) this.#checkOutput(nsid, answer.body)
     return answer
   }
+
+  #checkOutput(nsid: string, body: Answer['body']): void {
+    const { schemas } = this.#parts
+    if (body instanceof JsonText) schemas.checkOutput(nsid, JSON.parse(body.text))
+    else if (!('stream' in body)) schemas.checkOutput(nsid, body)
+  }
+
+  #isSampled(nsid: string): boolean {
+    const answers = (this.#answers.get(nsid) ?? 0) + 1
+    this.#answers.set(nsid, answers)
+    return answers <= answersChecked || answers % checkedEvery === 0
+  }
+
+  async #input(nsid: string, method: Method, request: Request): Promise<Call['input']> {
+    const body = await readJson(request)
+    return this.#parts.schemas.checkInput(nsid, method.prepare?.(body) ?? body)
+  }
 }
+
+/** Of each method: all of the first, then some, so that a service under load is not slowed down. */
+const answersChecked = 200
+const checkedEvery = 100
 
 /** A method that an implementation and its lexicon share. */
 export function methodTable(

@@ -1,4 +1,5 @@
 import {
+  type LexObject,
   type LexXrpcParameters,
   type LexUserType,
   type LexiconDoc,
@@ -9,6 +10,7 @@ import {
 import { assert, unreachable } from '../lib/assert.ts'
 import { DataError, type DataObject, checkDataObject } from './data.ts'
 import { XrpcError, invalidRequest } from './errors.ts'
+import { memberCheck } from './lexicon-fast.ts'
 import { type Definition, checkStrictly } from './lexicon-strict.ts'
 
 /** What an NSID names: `record`, `query`, `procedure`, `subscription` and so on. */
@@ -22,6 +24,9 @@ export class Schemas {
   readonly #lexicons: Lexicons
   /** The main definitions by NSID. The package's own map also answers to other spellings. */
   readonly #mains: ReadonlyMap<string, LexUserType>
+
+  /** By definition; the documents bound their number. */
+  readonly #checks = new Map<object, (members: Record<string, unknown>) => boolean>()
 
   constructor(docs: readonly LexiconDoc[]) {
     // The package writes into the documents that it is given.
@@ -96,6 +101,7 @@ export class Schemas {
     if (parameters === undefined) return {}
     try {
       const given = parse(parameters, search)
+      if (this.#isCertain(parameters, given)) return given
       return this.#lexicons.assertValidXrpcParams(nsid, given) ?? {}
     } catch (error) {
       throw refusal(error, 'InvalidRequest')
@@ -112,6 +118,9 @@ export class Schemas {
     const main = this.#method(nsid)
     const definition = main.type === 'procedure' ? main.input?.schema : undefined
     if (definition === undefined) return {}
+    if (definition.type === 'object' && isPlain(body) && this.#isCertain(definition, body)) {
+      return body
+    }
     try {
       checkStrictly(this.#lexicons, { definition, value: body, path: 'Input' })
       const checked: unknown = this.#lexicons.assertValidXrpcInput(nsid, body)
@@ -137,6 +146,16 @@ export class Schemas {
     } catch (error) {
       throw new Error(`the answer of ${nsid} breaks its lexicon`, { cause: error })
     }
+  }
+
+  /** Whether members are right beyond doubt, by a check made at the first call. */
+  #isCertain(definition: LexXrpcParameters | LexObject, members: Record<string, unknown>): boolean {
+    let check = this.#checks.get(definition)
+    if (check === undefined) {
+      check = memberCheck(definition) ?? (() => false)
+      this.#checks.set(definition, check)
+    }
+    return check(members)
   }
 
   #method(nsid: string): Extract<LexUserType, { type: 'query' | 'procedure' | 'subscription' }> {
@@ -173,6 +192,11 @@ function lexValue(record: DataObject): unknown {
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** An object that stands for no link, bytes or blob. */
+function isPlain(value: unknown): value is Record<string, unknown> {
+  return isObject(value) && !('$link' in value || '$bytes' in value || '$type' in value)
 }
 
 /** @throws XrpcError where a text is none of the parameter's type */

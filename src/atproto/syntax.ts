@@ -75,6 +75,16 @@ export function parseRecordUri(text: string): RecordPlace {
   }
 }
 
+/** The parts of what `parseRecordUri` takes; undefined for any other text. */
+export function recordPlace(text: string): RecordPlace | undefined {
+  const parts = text.split('/')
+  const [scheme, empty, did = '', collection = '', rkey = ''] = parts
+  if (parts.length !== 5 || scheme !== 'at:' || empty !== '' || text.length > uriCharsMax) {
+    return undefined
+  }
+  return isDid(did) && isNsid(collection) && isRkey(rkey) ? { did, collection, rkey } : undefined
+}
+
 export function recordUri(did: Did, collection: Nsid, rkey: Rkey): AtUri {
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- made of three checked parts
   return `at://${did}/${collection}/${rkey}` as AtUri

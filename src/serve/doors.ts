@@ -4,6 +4,7 @@ import { AppViews } from '../api/appviews.ts'
 import { Browsers } from '../api/browser.ts'
 import { Credentials } from '../api/credentials.ts'
 import { publicDocuments } from '../api/documents.ts'
+import { hydrateMethods } from '../api/hydrate.ts'
 import { membershipMethods } from '../api/membership.ts'
 import { oauthKeyMethods } from '../api/oauth-key.ts'
 import { SignIn } from '../api/oauth.ts'
@@ -41,6 +42,7 @@ export function doors(
   })
   const methods = methodTable(schemas, {
     ...repoMethods({ ...parts, wantsStubs: config.stubs === 'full', writes: writeRate(config) }),
+    ...hydrateMethods(parts),
     ...membershipMethods({ ...parts, boundaries: config.boundaries }),
     ...operatorMethods({ ...parts, boundaries: config.boundaries }),
     ...syncMethods(parts),

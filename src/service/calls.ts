@@ -1,7 +1,7 @@
 import type { Cid } from '../atproto/cid.ts'
-import type { DataObject } from '../atproto/data.ts'
 import type { AtUri, Did, Nsid, Rkey, Tid } from '../atproto/syntax.ts'
 import type { View } from '../store/actor.ts'
+import type { HydrateQuery } from '../store/actor-hydrate.ts'
 import type {
   Budget,
   OutboxEntry,
@@ -28,6 +28,8 @@ export type ActorCall =
   | ({ readonly kind: 'write' } & WriteCall)
   | ({ readonly kind: 'read' } & ReadCall)
   | ({ readonly kind: 'list' } & ListCall)
+  /** Those of some records that are there. */
+  | ({ readonly kind: 'hydrate' } & HydrateQuery)
   /** Boundaries of those of the records that `view` may see. */
   | { readonly kind: 'targets'; readonly uris: readonly AtUri[]; readonly view: View }
   /** Collections with a record that `view` may see. */
@@ -82,10 +84,21 @@ export interface ListCall {
   readonly view: View
 }
 
-export interface RecordAnswer {
-  readonly uri: AtUri
-  readonly cid: Cid
-  readonly value: DataObject
+/**
+ * Records as JSON, each the text of `{"uri", "cid", "value"}`. It is made once, by the owner of the
+ * actor, and goes into an answer as it is.
+ */
+interface RecordTexts {
+  readonly texts: readonly string[]
+}
+
+/** Places in the `uris` of the call: of the records, in their order, and of what is no record. */
+export interface HydrateAnswer extends RecordTexts {
+  readonly found: readonly number[]
+  readonly hidden: readonly number[]
+  readonly unread: readonly number[]
+  /** Of all records, as stored. */
+  readonly contentBytes: number
 }
 
 /** What each kind of call is answered with. `rev` is the head's. */
@@ -93,8 +106,10 @@ export interface ActorAnswers {
   key: { readonly signingKey: string }
   open: { readonly rev: Tid }
   write: WriteAnswer
-  read: { readonly rev: Tid; readonly record: RecordAnswer | null }
-  list: { readonly rev: Tid; readonly records: readonly RecordAnswer[]; readonly last?: Rkey }
+  /** One record with its CID, or none. */
+  read: { readonly rev: Tid; readonly cid: Cid | null } & RecordTexts
+  list: { readonly rev: Tid; readonly last?: Rkey } & RecordTexts
+  hydrate: HydrateAnswer
   targets: { readonly boundaries: Targets }
   collections: { readonly collections: readonly Nsid[] }
   export: { readonly bytes: Uint8Array<ArrayBuffer> }

@@ -9,6 +9,7 @@ import { Actors } from './actors.ts'
 import type { ShardBoot, ShardError, ShardMessage, ShardReply, ShardRequest } from './messages.ts'
 import { Outboxes } from './outboxes.ts'
 import { Reads } from './reads.ts'
+import { joinReplies, unpackedReply } from './replies.ts'
 import { Repos } from './repos.ts'
 import { Writes } from './writes.ts'
 
@@ -22,8 +23,9 @@ export class Engine {
   readonly #turns = new Turns<Did>()
   readonly #log: Log
   readonly #send: (message: ShardMessage) => void
-  /** JSON of replies that wait to be sent. */
+  /** JSON of replies that wait to be sent, and the texts of their records. */
   #replies: string[] = []
+  #texts: string[] = []
   #bytes = 0
   #flushing = false
   #running = 0
@@ -91,6 +93,8 @@ export class Engine {
         return await this.#reads.record(did, request)
       case 'list':
         return await this.#reads.list(did, request)
+      case 'hydrate':
+        return await this.#reads.hydrate(did, request)
       case 'targets':
         return await this.#reads.targets(did, request)
       case 'collections':
@@ -123,6 +127,7 @@ export class Engine {
 
   async #erase(did: Did): Promise<ActorAnswers['erase']> {
     this.#repos.forget(did)
+    this.#reads.forget()
     await this.#actors.erase(did)
     return {}
   }
@@ -137,9 +142,13 @@ export class Engine {
   }
 
   #reply(reply: ShardReply): void {
-    const text = JSON.stringify(reply)
-    this.#replies.push(text)
-    this.#bytes += text.length
+    const { head, texts } = unpackedReply(reply)
+    this.#replies.push(head)
+    this.#bytes += head.length
+    for (const text of texts) {
+      this.#texts.push(text)
+      this.#bytes += text.length
+    }
     const full = this.#replies.length >= repliesMax || this.#bytes >= repliesBytesMax
     if (full || this.#running === 1) this.#flush()
     else if (!this.#flushing) {
@@ -151,10 +160,11 @@ export class Engine {
   #flush(): void {
     this.#flushing = false
     if (this.#replies.length === 0) return
-    const text = `[${this.#replies.join(',')}]`
+    const message = joinReplies(this.#replies, this.#texts)
     this.#replies = []
+    this.#texts = []
     this.#bytes = 0
-    this.#send(text)
+    this.#send(message)
   }
 }
 

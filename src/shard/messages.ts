@@ -40,7 +40,7 @@ export interface ShardError {
   readonly headers: Readonly<Record<string, string>>
 }
 
-/** Replies travel as one JSON text a batch; bytes travel alone. */
+/** Replies travel as one text a batch, see `joinReplies`; bytes travel alone. */
 export type ShardMessage = string | { readonly id: number; readonly bytes: Uint8Array<ArrayBuffer> }
 
 /** What a worker says beside answers. */

@@ -5,7 +5,8 @@ import { assert } from '../lib/assert.ts'
 import type { Log } from '../lib/log.ts'
 import type { ActorAnswers, ActorCall } from '../service/calls.ts'
 import { Engine } from './engine.ts'
-import type { ShardBoot, ShardMessage, ShardReply, WorkerOrder, WorkerSign } from './messages.ts'
+import type { ShardBoot, ShardMessage, WorkerOrder, WorkerSign } from './messages.ts'
+import { splitReplies } from './replies.ts'
 
 /** Where one shard runs: in a worker thread, or inline on the thread of the caller. */
 interface Lane {
@@ -93,6 +94,7 @@ const limited: ReadonlySet<ActorCall['kind']> = new Set([
   'write',
   'read',
   'list',
+  'hydrate',
   'targets',
   'collections',
   'export',
@@ -160,8 +162,7 @@ class Shard {
       this.#settle(message.id)?.resolve({ bytes: message.bytes })
       return
     }
-    const replies: ShardReply[] = JSON.parse(message)
-    for (const reply of replies) {
+    for (const reply of splitReplies(message)) {
       const waiting = this.#settle(reply.id)
       if ('ok' in reply) waiting?.resolve(reply.ok)
       else {

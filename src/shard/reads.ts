@@ -5,6 +5,7 @@ import { type DataObject, isDataObject } from '../atproto/data.ts'
 import { XrpcError } from '../atproto/errors.ts'
 import { type AtUri, type Did, recordUri } from '../atproto/syntax.ts'
 import { assert } from '../lib/assert.ts'
+import { Lru } from '../lib/lru.ts'
 import type { Turns } from '../lib/turns.ts'
 import { boundaryNames } from '../service/boundary.ts'
 import {
@@ -12,10 +13,10 @@ import {
   exportBytesMax,
   type ListCall,
   type ReadCall,
-  type RecordAnswer,
 } from '../service/calls.ts'
 import type { Targets } from '../service/targets.ts'
-import type { StoredRecord, View } from '../store/actor.ts'
+import type { FoundRecord, View } from '../store/actor.ts'
+import type { HydrateQuery } from '../store/actor-hydrate.ts'
 import type { Actors, OpenActor } from './actors.ts'
 import { RepoCorrupt, type Repos } from './repos.ts'
 
@@ -24,6 +25,8 @@ export class Reads {
   readonly #actors: Actors
   readonly #repos: Repos
   readonly #turns: Turns<Did>
+  /** JSON of the content of records by its CID, which is its hash: whose records, is no matter. */
+  #values = new Lru<Cid, string>(valueCharsMax)
 
   constructor(actors: Actors, repos: Repos, turns: Turns<Did>) {
     this.#actors = actors
@@ -36,15 +39,26 @@ export class Reads {
       const uri = recordUri(did, call.collection, call.rkey)
       const row = await store.record(uri, call.view)
       const wanted = row !== undefined && (call.cid === undefined || call.cid === row.cid)
-      return { rev: head.rev, record: wanted ? answer(row) : null }
+      return wanted
+        ? { rev: head.rev, cid: row.cid, texts: [this.#text(row)] }
+        : { rev: head.rev, cid: null, texts: [] }
     })
   }
 
   async list(did: Did, call: ListCall): Promise<ActorAnswers['list']> {
     return await this.#actors.use(did, async ({ store, head }) => {
-      const rows = await store.list(call)
+      const held = this.#held()
+      const rows = await store.list(call, held.known)
       const last = rows.at(-1)?.rkey
-      return { rev: head.rev, records: rows.map(answer), ...(last === undefined ? {} : { last }) }
+      const texts = rows.map((row) => this.#text(row, held.values))
+      return { rev: head.rev, texts, ...(last === undefined ? {} : { last }) }
+    })
+  }
+
+  async hydrate(did: Did, query: HydrateQuery): Promise<ActorAnswers['hydrate']> {
+    return await this.#actors.use(did, async ({ store }) => {
+      const { records, ...rest } = await store.hydrate(query)
+      return { texts: records.map((row) => this.#text(row)), ...rest }
     })
   }
 
@@ -57,7 +71,7 @@ export class Reads {
       const boundaries: Record<string, Targets[string]> = {}
       for (const uri of call.uris) {
         const row = await store.record(uri, call.view)
-        if (row !== undefined) boundaries[uri] = boundaryNames(object(row)['boundary'])
+        if (row !== undefined) boundaries[uri] = boundaryNames(object(row.content)['boundary'])
       }
       return { boundaries }
     })
@@ -73,6 +87,37 @@ export class Reads {
     return await this.#turns.run(did, () =>
       this.#actors.use(did, (actor) => this.#car(actor, view)),
     )
+  }
+
+  /** What this keeps of the content of records goes, for good. */
+  forget(): void {
+    this.#values = new Lru(valueCharsMax)
+  }
+
+  /** Values that one answer relies on: it has them also when they are no longer kept. */
+  #held() {
+    const values = new Map<Cid, string>()
+    const known = (cid: Cid): boolean => {
+      const value = this.#values.get(cid)
+      if (value !== undefined) values.set(cid, value)
+      return value !== undefined
+    }
+    return { values, known }
+  }
+
+  #text({ uri, cid, content }: FoundRecord, held: ReadonlyMap<Cid, string> = noValues): string {
+    const value = held.get(cid) ?? this.#value(cid, content)
+    // None of the characters of a URI or CID is written otherwise in JSON.
+    return `{"uri":"${uri}","cid":"${cid}","value":${value}}`
+  }
+
+  #value(cid: Cid, content: Uint8Array | undefined): string {
+    const kept = this.#values.get(cid)
+    if (kept !== undefined) return kept
+    assert(content !== undefined, 'what was not known was read')
+    const value = JSON.stringify(object(content))
+    this.#values.set(cid, value, value.length)
+    return value
   }
 
   async #car(actor: OpenActor, view: View): Promise<Uint8Array<ArrayBuffer>> {
@@ -104,12 +149,13 @@ export class Reads {
   }
 }
 
-function answer(row: StoredRecord): RecordAnswer {
-  return { uri: row.uri, cid: row.cid, value: object(row) }
-}
+const noValues: ReadonlyMap<Cid, string> = new Map()
 
-function object(row: StoredRecord): DataObject {
-  const value = decode(row.content)
+/** JSON of records of one shard that is kept, in characters. */
+const valueCharsMax = 8 * 1024 * 1024
+
+function object(content: Uint8Array): DataObject {
+  const value = decode(content)
   assert(isDataObject(value), 'a record is a map')
   return value
 }

@@ -1,6 +1,7 @@
 import type { Cid } from '../atproto/cid.ts'
 import type { AtUri, Did, Nsid, Rkey } from '../atproto/syntax.ts'
 import type { View } from './actor.ts'
+import { sharing } from './actor-view.ts'
 import { parametersFor } from './parameters.ts'
 import type { SqlValue } from './sql.ts'
 
@@ -43,16 +44,15 @@ export function listStatement(query: ListQuery): { sql: string; args: readonly S
   const boundaries = view === 'all' ? 'all' : view.boundaries
   if (boundaries === 'all' || isWide(boundaries)) {
     const [low, high] = order === 'descending' ? ['', from] : [from, '\x7f']
-    const named = parametersFor(boundaries === 'all' ? [] : boundaries, 4)
-    const first = 4 + named.args.length
+    const shared = sharing(boundaries, 4)
+    const first = 4 + shared.args.length
     const { table, condition, args } = exceptKeys(view, { prefix, column: 'r.rkey', first })
-    const shared = boundaries === 'all' ? '' : `and ${sharing(named.places)}`
     return {
       sql: `${table} select r.uri, r.cid, r.rkey, r."blockId", length(b.content) as bytes
         from stratos_record r join stratos_repo_block b on b.id = r."blockId"
-        where r.uri > $1 and r.uri < $2 ${shared} ${condition}
+        where r.uri > $1 and r.uri < $2 and ${shared.sql} ${condition}
         order by r.uri ${direction} limit $3`,
-      args: [prefix + low, prefix + high, limit, ...named.args, ...args],
+      args: [prefix + low, prefix + high, limit, ...shared.args, ...args],
     }
   }
   const first = 5 + boundaries.length
@@ -75,12 +75,6 @@ export function listStatement(query: ListQuery): { sql: string; args: readonly S
 /** More boundaries than any person has. A query that names 500 SQLite refuses to merge. */
 function isWide(boundaries: readonly string[]): boolean {
   return boundaries.length > 64
-}
-
-/** The boundary rule as a condition over `r`, the boundaries being at these places. */
-export function sharing(places: readonly string[]): string {
-  return `exists (select 1 from stratos_record_boundary v where v.boundary in (${places.join(', ')})
-      and v.collection = r.collection and v.rkey = r.rkey)`
 }
 
 /** What `view` excepts of one collection, as a table of keys and a condition on them. */

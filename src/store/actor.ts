@@ -6,11 +6,16 @@ import {
   type ListQuery,
   listStatement,
   pageBytesMax,
-  sharing,
 } from './actor-list.ts'
+import {
+  type Hydrated,
+  hydrateStatement,
+  type HydrateQuery,
+  type HydratedRow,
+} from './actor-hydrate.ts'
 import { ActorOutbox, type OutboxEntry, queueStatement } from './actor-outbox.ts'
-import { parametersFor } from './parameters.ts'
-import type { Sql, SqlValue, Statement } from './sql.ts'
+import { visible } from './actor-view.ts'
+import type { Sql, Statement } from './sql.ts'
 
 /** The newest commit of a repo and the numbers that the next Change continues. */
 export interface Head {
@@ -67,6 +72,16 @@ export interface StoredRecord {
   readonly rkey: Rkey
   readonly content: Uint8Array
 }
+
+/** Without its content where that is known. */
+export interface FoundRecord extends Omit<StoredRecord, 'content'> {
+  readonly content?: Uint8Array | undefined
+}
+
+/** Says of a content whether the caller has it by its hash, so that it need not be read. */
+export type Known = (cid: Cid) => boolean
+
+const nothingKnown: Known = () => false
 
 const insertHead = `insert into stratos_repo_root
   (did, cid, rev, seq, "lastBlock", content, "indexedAt") values ($1, $2, $3, $4, $5, $6, $7)
@@ -195,19 +210,63 @@ export class ActorStore {
   }
 
   /** One page of the records that `query.view` may see, shorter where they are large. */
-  async list(query: Omit<ListQuery, 'did'>): Promise<StoredRecord[]> {
-    if (query.view !== 'all' && query.view.boundaries.length === 0) return []
+  async list(query: Omit<ListQuery, 'did'>, known: Known = nothingKnown): Promise<FoundRecord[]> {
+    const { view } = query
+    if (view !== 'all' && view.boundaries.length === 0) return []
     const { sql, args } = listStatement({ ...query, did: this.#did })
-    const page: StoredRecord[] = []
+    const page: FoundRecord[] = []
     let left = pageBytesMax
     for (const { blockId, bytes, ...row } of await this.#sql.all<ListedRow>(sql, ...args)) {
       left -= bytes
       if (left < 0 && page.length > 0) break
-      const [block] = await this.#sql.all<{ content: Uint8Array }>(selectBlock, blockId)
-      // Gone between the two statements: as if the page had been read a moment later.
-      if (block !== undefined) page.push({ ...row, content: block.content })
+      const found = known(row.cid) ? row : await this.#withContent({ ...row, blockId }, view)
+      if (found !== undefined) page.push(found)
     }
     return page
+  }
+
+  /**
+   * Those of some records that are there, in the order of the query; `bytesMax` of content at most.
+   * One statement, but for records that are larger than most.
+   */
+  async hydrate(query: HydrateQuery): Promise<Hydrated> {
+    const { sql, args } = hydrateStatement(query)
+    const rows = new Map<AtUri, HydratedRow>()
+    for (const row of await this.#sql.all<HydratedRow>(sql, ...args)) rows.set(row.uri, row)
+    const records: StoredRecord[] = []
+    const [found, hidden, unread]: [number[], number[], number[]] = [[], [], []]
+    let left = query.bytesMax
+    for (const [index, uri] of query.uris.entries()) {
+      const row = rows.get(uri)
+      if (row === undefined) continue
+      const { cid, rkey, bytes, content } = row
+      if (bytes === null) hidden.push(index)
+      else if (query.cid !== undefined && query.cid !== cid) continue
+      else if (bytes > left) unread.push(index)
+      else {
+        const one =
+          content === null ? await this.#withContent(row, query.view) : { uri, cid, rkey, content }
+        if (one === undefined || (query.cid ?? one.cid) !== one.cid) continue
+        left -= one.content.length
+        found.push(index)
+        records.push(one)
+      }
+    }
+    return { records, found, hidden, unread, contentBytes: query.bytesMax - left }
+  }
+
+  /**
+   * A record whose row was read, with its content. Where its block went meanwhile it was written
+   * anew or deleted: then all is decided again, in one statement.
+   */
+  async #withContent(
+    { uri, cid, rkey, blockId }: Pick<ListedRow, 'uri' | 'cid' | 'rkey' | 'blockId'>,
+    view: View,
+  ): Promise<StoredRecord | undefined> {
+    const [block] = await this.#sql.all<{ content: Uint8Array }>(selectBlock, blockId)
+    return block === undefined
+      ? await this.record(uri, view)
+      : { uri, cid, rkey, content: block.content }
   }
 
   /** Collections with a record that `view` may see. */
@@ -266,27 +325,4 @@ export class ActorStore {
   async close(): Promise<void> {
     await this.#sql.close()
   }
-}
-
-/** The access rule as a condition over `r`; parameters are numbered from `first`. */
-function visible(view: View, first: number): { sql: string; args: readonly SqlValue[] } {
-  if (view === 'all') return { sql: '1 = 1', args: [] }
-  const { boundaries, except = [] } = view
-  const shared = shares(boundaries, first)
-  if (except.length === 0) return shared
-  const { places, args } = parametersFor(except, first + shared.args.length)
-  return {
-    sql: `${shared.sql} and r.uri not in (${places.join(', ')})`,
-    args: [...shared.args, ...args],
-  }
-}
-
-function shares(
-  boundaries: 'all' | readonly string[],
-  first: number,
-): { sql: string; args: readonly SqlValue[] } {
-  if (boundaries === 'all') return { sql: '1 = 1', args: [] }
-  if (boundaries.length === 0) return { sql: '1 = 0', args: [] }
-  const places = boundaries.map((_, index) => `$${first + index}`)
-  return { sql: sharing(places), args: boundaries }
 }

@@ -74,6 +74,8 @@ describe('what is embedded', () => {
       'deleteRecord.json',
       'describeRepo.json',
       'getRecord.json',
+      'hydrateRecord.json',
+      'hydrateRecords.json',
       'listRecords.json',
       'putRecord.json',
     ])

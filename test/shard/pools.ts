@@ -4,7 +4,7 @@ import { verifyRepoCar } from '@atproto/repo'
 import type { Cid } from '../../src/atproto/cid.ts'
 import { Schemas } from '../../src/atproto/lexicon.ts'
 import { schemaDocs } from '../../src/atproto/schemas.ts'
-import { type Did, type Nsid, parseDid, parseRkey } from '../../src/atproto/syntax.ts'
+import { type AtUri, type Did, type Nsid, parseDid, parseRkey } from '../../src/atproto/syntax.ts'
 import { createLog } from '../../src/lib/log.ts'
 import type { WriteCall } from '../../src/service/write.ts'
 import type { WriteOp } from '../../src/service/write-op.ts'
@@ -113,14 +113,14 @@ export class Actor {
 
   async read(rkey: string) {
     const ask = { kind: 'read', collection, rkey: parseRkey(rkey), view: 'all' } as const
-    return (await this.#house.pool.call(this.did, 'test', ask)).record
+    return recordsOf(await this.#house.pool.call(this.did, 'test', ask))[0]
   }
 
   /** Keys of all records, oldest key first. */
   async rkeys(): Promise<string[]> {
     const base = { kind: 'list', collection, order: 'ascending', view: 'all' } as const
-    const { records } = await this.#house.pool.call(this.did, 'test', { ...base, limit: 10_000 })
-    return records.map(({ uri }) => uri.slice(uri.lastIndexOf('/') + 1))
+    const page = await this.#house.pool.call(this.did, 'test', { ...base, limit: 10_000 })
+    return recordsOf(page).map(({ uri }) => uri.slice(uri.lastIndexOf('/') + 1))
   }
 
   async export(): Promise<Uint8Array> {
@@ -133,6 +133,17 @@ export class Actor {
     const cids = new Map(creates.map(({ rkey, cid }) => [rkey, cid.toString()]))
     return { rev: commit.rev, rkeys: [...cids.keys()].toSorted(), cids }
   }
+}
+
+/** What stands in the texts of an answer. */
+export function recordsOf({ texts }: { readonly texts: readonly string[] }): ReadRecord[] {
+  return texts.map((text): ReadRecord => JSON.parse(text))
+}
+
+interface ReadRecord {
+  readonly uri: AtUri
+  readonly cid: Cid
+  readonly value: Readonly<Record<string, unknown>>
 }
 
 export function newDid(): Did {

@@ -2,6 +2,7 @@ import { Database } from 'bun:sqlite'
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { join } from 'node:path'
 import { verifyRepoCar } from '@atproto/repo'
+import { decode } from '../../src/atproto/cbor.ts'
 import { parseCid } from '../../src/atproto/cid.ts'
 import { parseRkey, recordUri } from '../../src/atproto/syntax.ts'
 import { createLog } from '../../src/lib/log.ts'
@@ -21,7 +22,7 @@ import {
   serviceDid,
 } from '../service/posts.ts'
 import { temporaryFolder } from '../store/temporary.ts'
-import { type Actor, House, kinds } from './pools.ts'
+import { type Actor, House, kinds, recordsOf } from './pools.ts'
 
 const folder = temporaryFolder()
 const otherCid = parseCid('bafyreiclp443lavogvhj3d2ob2cxbfuscni2k5jk7bebjzg7khl3esabwq')
@@ -46,29 +47,76 @@ describe.each(kinds)('%s', (kind) => {
     const hidden = await read('two', { boundaries: [a] })
     expect(hidden).toEqual(await read('absent', { boundaries: [a] }))
     expect(hidden).toEqual(await read('two', { boundaries: [] }))
-    expect(hidden.record).toBeNull()
+    expect(hidden).toMatchObject({ cid: null, texts: [] })
   })
 
   test('a record that is another version than asked for is not there', async () => {
-    const { record } = await read('one', 'all')
+    const record = await read('one', 'all')
     const ask = { kind: 'read', collection, rkey: parseRkey('one'), view: 'all' } as const
     const asked = (cid = otherCid) => house.pool.call(actor.did, 'test', { ...ask, cid })
-    expect((await asked()).record).toBeNull()
-    expect((await asked(record?.cid)).record).toEqual(record)
+    expect((await asked()).texts).toEqual([])
+    expect(await asked(record.cid ?? otherCid)).toEqual(record)
   })
 
   test('a visible record comes with CID, value and the rev of the head', async () => {
-    const { rev, record } = await read('three', { boundaries: [b] })
-    expect(record).toEqual({
-      uri: recordUri(actor.did, collection, parseRkey('three')),
-      cid: record?.cid ?? otherCid,
-      value: {
-        ...post({ text: 'three', boundary: boundary(a, b) }),
-        createdAt,
-        salt: { $bytes: expect.any(String) },
+    const { rev, cid, texts } = await read('three', { boundaries: [b] })
+    expect(recordsOf({ texts })).toEqual([
+      {
+        uri: recordUri(actor.did, collection, parseRkey('three')),
+        cid: cid ?? otherCid,
+        value: {
+          ...post({ text: 'three', boundary: boundary(a, b) }),
+          createdAt,
+          salt: { $bytes: expect.any(String) },
+        },
       },
-    })
+    ])
     expect<string>(rev).toBe((await actor.verified()).rev)
+  })
+
+  test('the text of a record is the JSON of what is stored, however often it is read', async () => {
+    const text = 'Grüße, "quoted" \\ 👋 \u2028 \u0000 </script>'
+    const { cid = otherCid } = await actor.create('text', { record: post({ text }) })
+    const uri = recordUri(actor.did, collection, parseRkey('text'))
+    using database = new Database(actor.database, { readonly: true })
+    const row = database
+      .query<{ content: Uint8Array }, []>(
+        "select content from stratos_record join stratos_repo_block on id = blockId where rkey = 'text'",
+      )
+      .get()
+    const value = decode(new Uint8Array(row?.content ?? []))
+    const expected = JSON.stringify({ uri, cid, value })
+    expect(expected).toContain(JSON.stringify(text))
+    const all = { kind: 'list', collection, limit: 1, order: 'descending', view: 'all' } as const
+    const list = { ...all, cursor: parseRkey('text~') }
+    const hydrate = { kind: 'hydrate', uris: [uri], view: 'all', hidden: 'missing' } as const
+    for (let times = 0; times < 2; times++) {
+      expect((await house.pool.call(actor.did, 'test', list)).texts).toEqual([expected])
+      expect((await read('text', 'all')).texts).toEqual([expected])
+      const found = await house.pool.call(actor.did, 'test', { ...hydrate, bytesMax: 1_000 })
+      expect(found.texts).toEqual([expected])
+    }
+    await actor.remove('text')
+  })
+
+  test('records by URI come in the order asked for, within bytes, hidden ones where told', async () => {
+    const uris = ['two', 'none', 'three', 'one'].map((rkey) =>
+      recordUri(actor.did, collection, parseRkey(rkey)),
+    )
+    const base = { kind: 'hydrate', uris, view: { boundaries: [a] }, bytesMax: 10_000 } as const
+    const ask = (hidden: 'named' | 'missing', more: { bytesMax?: number; view?: View } = {}) =>
+      house.pool.call(actor.did, 'test', { ...base, hidden, ...more })
+    const [told, untold] = [await ask('named'), await ask('missing')]
+    expect(told).toEqual({ ...untold, hidden: [0] })
+    expect(untold).toMatchObject({ found: [2, 3], hidden: [], unread: [] })
+    expect(recordsOf(told).map(({ uri }) => uri)).toEqual(uris.slice(2))
+    const excepted = { boundaries: [a], except: uris.slice(0, 1) }
+    expect(await ask('named', { view: excepted })).toEqual(untold)
+    const none = { boundaries: [] }
+    expect(await ask('named', { view: none })).toMatchObject({ found: [], hidden: [0, 2, 3] })
+    const bytesMax = told.contentBytes - 1
+    expect(await ask('named', { bytesMax })).toMatchObject({ found: [2], hidden: [0], unread: [3] })
+    expect(await ask('named', { bytesMax: 0 })).toMatchObject({ found: [], unread: [2, 3] })
   })
 
   test('a page ends with the key that the next one continues', async () => {
@@ -79,10 +127,12 @@ describe.each(kinds)('%s', (kind) => {
       return house.pool.call(actor.did, 'test', { ...base, view, cursor: after })
     }
     const [first, second, third] = [await page(), await page('three'), await page('one')]
-    expect(first).toMatchObject({ last: 'three', records: [{ value: { text: 'three' } }] })
+    expect(first.last).toBe(parseRkey('three'))
+    expect(recordsOf(first)).toMatchObject([{ value: { text: 'three' } }])
     // The second one is not shown, and neither does a cursor name it.
-    expect(second).toMatchObject({ last: 'one', records: [{ value: { text: 'one' } }] })
-    expect<object>(third).toEqual({ rev: first.rev, records: [] })
+    expect(second.last).toBe(parseRkey('one'))
+    expect(recordsOf(second)).toMatchObject([{ value: { text: 'one' } }])
+    expect<object>(third).toEqual({ rev: first.rev, texts: [] })
   })
 
   test('a repo too large for one answer is refused', async () => {

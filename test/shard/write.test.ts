@@ -120,7 +120,7 @@ describe.each(kinds)('%s: writes that come together', (kind) => {
     ])
     expect((await actor.verified()).rkeys).toEqual(['again', 'first'])
     expect(await actor.read('again')).toMatchObject({ value: { text: 'last' } })
-    expect(await actor.read('brief')).toBeNull()
+    expect(await actor.read('brief')).toBeUndefined()
     const ops = eventsOf(actor.database).flatMap(({ event }) => JSON.parse(event).ops)
     expect(ops).toMatchObject([
       { path: `${collection}/first` },

@@ -247,3 +247,46 @@ function uriOf({ rkey, collection }: { readonly rkey: string; readonly collectio
 function compare(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0
 }
+
+test.each([
+  ['written anew', ['a'], true],
+  ['written anew for others', ['b'], false],
+  ['deleted', undefined, false],
+] as const)('a record that is %s while its page is read is so on it', async (_, after, isShown) => {
+  const actor = await actorWith([{ collection, rkey: 'one', boundaries: ['a'], deleted: false }])
+  const { cid: prev } = put(`${collection}/one`, 0).put
+  const writes: Promise<unknown>[] = []
+  // The store asks this between the rows of a page and their content.
+  const known = () => {
+    const base = { ...place('one'), prev, before: ['a'] }
+    const { put: anew } = put('anew', (actor.head?.lastBlock ?? 0) + 1)
+    const op: RecordOp =
+      after === undefined
+        ? { ...base, action: 'delete', after: [] }
+        : { ...base, action: 'update', put: anew, after }
+    writes.push(actor.commit([op]))
+    return false
+  }
+  const query = { collection, limit: 10, order: 'descending', view: { boundaries: ['a'] } } as const
+  const page = await actor.store.list(query, known)
+  await Promise.all(writes)
+  const { cid, content } = put('anew', 0).put
+  const { uri, rkey: key } = place('one')
+  expect(page).toEqual(isShown ? [{ uri, rkey: key, cid, content }] : [])
+  await actor.store.close()
+})
+
+test('what is known by its CID comes without its content', async () => {
+  const actor = await actorWith([
+    { collection, rkey: 'one', boundaries: ['a'], deleted: false },
+    { collection, rkey: 'two', boundaries: ['a'], deleted: false },
+  ])
+  const { cid } = put(`${collection}/two`, 0).put
+  const query = { collection, limit: 10, order: 'ascending', view: 'all' } as const
+  const page = await actor.store.list(query, (one) => one === cid)
+  expect(page.map((row) => [row.rkey, 'content' in row])).toEqual([
+    [place('one').rkey, true],
+    [place('two').rkey, false],
+  ])
+  await actor.store.close()
+})
