@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'bun:test'
+import fc from 'fast-check'
 import { XrpcError } from '../../src/atproto/errors.ts'
 import {
   isHandle,
@@ -8,6 +9,7 @@ import {
   parseRecordUri,
   parseRkey,
   parseTid,
+  recordPlace,
   recordUri,
 } from '../../src/atproto/syntax.ts'
 import { hasVectors, vectorLines } from './vectors.ts'
@@ -38,6 +40,7 @@ describe('a record URI', () => {
     `at://${did}/com.example.post/${'a'.repeat(513)}`,
     `at://${did}/com.example.post/${'a'.repeat(100_000)}`,
   ])('is refused as 400 InvalidRequest when it is %p', (text) => {
+    expect(recordPlace(text)).toBeUndefined()
     const error = refusal(() => parseRecordUri(text))
     expect([error.status, error.error]).toEqual([400, 'InvalidRequest'])
     expect(error.message.length).toBeLessThan(400)
@@ -46,6 +49,7 @@ describe('a record URI', () => {
   test('gives its three parts and is made of them', () => {
     const uri = `at://${did}/com.example.post/3jzfcijpj2z2a`
     const place = parseRecordUri(uri)
+    expect(recordPlace(uri)).toEqual(place)
     expect<object>(place).toEqual({
       did,
       collection: 'com.example.post',
@@ -125,3 +129,33 @@ function refusal(run: () => unknown): XrpcError {
   }
   throw new Error('it was not refused')
 }
+
+test('a record URI has the parts that its three parts alone are taken as, and no other is one', () => {
+  const part = (...kinds: readonly RegExp[]) =>
+    fc.oneof(...kinds.map((kind) => fc.stringMatching(kind)))
+  const parts = fc.tuple(
+    part(
+      /^did:[a-z]{1,22}:[a-zA-Z0-9._:%-]{0,220}$/,
+      /^did:(plc|web):[a-z2-7.:-]{1,24}$/,
+      /^.{0,9}$/,
+    ),
+    part(/^[a-z]{1,32}([.][a-z]{1,32}){1,7}$/, /^[a-zA-Z0-9.-]{1,70}([.][a-zA-Z0-9]{1,70}){2}$/),
+    part(/^[a-zA-Z0-9_~.:-]{1,120}$/, /^.{0,4}$/, /^[.]{1,3}$/),
+  )
+  let taken = 0
+  fc.assert(
+    fc.property(parts, ([authority, collection, rkey]) => {
+      const place = recordPlace(`at://${authority}/${collection}/${rkey}`)
+      const alone = () => [parseDid(authority), parseNsid(collection), parseRkey(rkey)]
+      if (place === undefined) {
+        // A slash within a part is never taken as one of it.
+        expect(alone).toThrow(XrpcError)
+        return
+      }
+      taken += 1
+      expect<string[]>([place.did, place.collection, place.rkey]).toEqual(alone())
+    }),
+    { numRuns: 5_000 },
+  )
+  expect(taken).toBeGreaterThan(100)
+})
