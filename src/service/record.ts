@@ -8,6 +8,7 @@ import type { Did, Nsid } from '../atproto/syntax.ts'
 import { checkBoundaries } from './boundary.ts'
 import { isPrivate } from './collections.ts'
 import { checkPost, postCollection } from './post.ts'
+import { saidTime } from './stub.ts'
 import { checkTargets, type Link, linksOf, type Targets } from './targets.ts'
 
 /** What the operator's configuration says about records; the same in every shard. */
@@ -38,7 +39,7 @@ export interface EncodedRecord {
   readonly cidBytes: CidBytes
   readonly content: Uint8Array
   readonly boundaries: readonly string[]
-  /** The record's own `createdAt`, for the stub. */
+  /** The record's own `createdAt`, for the stub, where it is a time. */
   readonly createdAt: string | undefined
   /** What it answers and quotes. */
   readonly links: readonly Link[]
@@ -88,7 +89,7 @@ export function encodeRecord(
       `a record must not be larger than ${recordBytesMax} bytes, this one has ${content.length}`,
     )
   }
-  const createdAt = typeof record['createdAt'] === 'string' ? record['createdAt'] : undefined
+  const createdAt = saidTime(record)
   const links = linksOf(record)
   return { cid, cidBytes, content, boundaries, createdAt, links, validationStatus }
 }

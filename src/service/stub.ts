@@ -1,4 +1,6 @@
+import { isDatetimeString } from '@atproto/syntax'
 import type { Cid } from '../atproto/cid.ts'
+import type { DataObject } from '../atproto/data.ts'
 import type { AtUri, Did, Nsid } from '../atproto/syntax.ts'
 
 /**
@@ -22,4 +24,12 @@ export function stubOf(input: {
     },
     createdAt,
   }
+}
+
+/**
+ * When a record says that it was made, as its stub may repeat it. Where no lexicon says that it is a
+ * time, any text may stand there, and none but a time is for the public.
+ */
+export function saidTime({ createdAt }: DataObject): string | undefined {
+  return typeof createdAt === 'string' && isDatetimeString(createdAt) ? createdAt : undefined
 }

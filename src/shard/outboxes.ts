@@ -4,7 +4,7 @@ import { type Did, recordUri } from '../atproto/syntax.ts'
 import { assert, unreachable } from '../lib/assert.ts'
 import type { Turns } from '../lib/turns.ts'
 import type { ActorAnswers, ActorCall, RestubCall } from '../service/calls.ts'
-import { stubOf } from '../service/stub.ts'
+import { saidTime, stubOf } from '../service/stub.ts'
 import type { WriteRules } from '../service/write-op.ts'
 import type { ActorOutbox } from '../store/actor-outbox.ts'
 import type { Actors } from './actors.ts'
@@ -100,10 +100,9 @@ function restubbed(keys: readonly string[]): ActorAnswers['restub'] {
 /** Rows of one transaction: other calls of the shard wait for it. */
 const pageMax = 200
 
-/** The time that the record itself gives, if its lexicon has one. */
+/** The time that the record itself gives, if it gives one. */
 function createdAtOf(content: Uint8Array): string | undefined {
   const record = decode(content)
   assert(isDataObject(record), 'a record is a map')
-  const { createdAt } = record
-  return typeof createdAt === 'string' ? createdAt : undefined
+  return saidTime(record)
 }

@@ -218,6 +218,21 @@ describe('a stub', () => {
     })
   })
 
+  test('gives no text for a time, where no lexicon says what a time is', async () => {
+    const note = parseNsid('com.example.notes.note')
+    const over = { rules: { ...rules, collections: [note] } }
+    const timeOf = async (said: unknown) => {
+      const record = { boundary: boundary(a), createdAt: said }
+      const op = creating({ collection: note, record })
+      const { change } = await write({ op, stubs: [note] }, over)
+      return JSON.parse(change.outbox[0]?.record ?? '').createdAt
+    }
+    expect(await timeOf(createdAt)).toBe(createdAt)
+    for (const said of ['the night we met at 5 Elm St', '2026-11-01', '', 1, { at: createdAt }]) {
+      expect(await timeOf(said)).toBe(new Date(nowMs).toISOString())
+    }
+  })
+
   test('is taken away with its record', async () => {
     const rkey = parseRkey('one')
     await write({ op: creating({ rkey }), stubs })
