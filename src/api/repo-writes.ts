@@ -116,14 +116,16 @@ export class RepoWrites {
       ops,
       boundaries,
       stubs,
+      keepsStubs: wantsStubs,
       targets: await findTargets([...new Set(found)], { ...this.#parts, author, requestId }),
       takendown: records.length === 0 ? records : records.filter(isAmong(author, ops)),
       swapCommit: cidOf(call.input, 'swapCommit'),
     }
     const send = () => this.#parts.call(did, requestId, { kind: 'write', ...ask })
     const bare = ops.filter((op) => op.action !== 'delete' && !stubs.includes(op.collection))
-    // Also a deletion without stubs may have one to take back.
-    if (bare.length === ops.length) {
+    // Where the PDS takes no stub, there may still be one of before: to take back, or to correct.
+    const isBare = ({ action }: WriteOp) => action === 'create' || !wantsStubs
+    if (bare.length === ops.length && bare.every(isBare)) {
       const answer = await send()
       if (wantsStubs) bare.forEach(() => outbox.drop())
       return { ...answer, headers }

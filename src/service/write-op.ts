@@ -224,10 +224,14 @@ function placed(
     after: boundaries,
   }
   const result = { action, uri, cid, validationStatus } as const
-  if (!call.stubs.includes(collection)) return { recordOp, result }
+  const takesStub = call.stubs.includes(collection)
+  // One that stands, or waits for the person to sign in anew, must not point to the record before.
+  const keepsStub = action === 'update' && call.keepsStubs === true
+  if (!takesStub && !keepsStub) return { recordOp, result }
   const createdAt = encoded.createdAt ?? new Date(nowMs).toISOString()
   const stub = stubOf({ collection, uri, cid, createdAt, rules })
-  return { recordOp, entry: { collection, rkey, record: JSON.stringify(stub) }, result }
+  const entry = { collection, rkey, record: JSON.stringify(stub) } as const
+  return { recordOp, entry: takesStub ? entry : { ...entry, onlyKnown: true }, result }
 }
 
 function presentAt(draft: Draft, op: { collection: Nsid; rkey: Rkey }): Cid | undefined {

@@ -24,6 +24,8 @@ export interface WriteCall extends RecordFacts {
   readonly swapCommit?: Cid | undefined
   /** Collections whose stubs the author's PDS takes. */
   readonly stubs: readonly Nsid[]
+  /** In other collections, too, a stub of before is to go on pointing to what is there. */
+  readonly keepsStubs?: boolean
   /** The author's own records that are taken down: nobody answers or quotes them. */
   readonly takendown: readonly AtUri[]
 }

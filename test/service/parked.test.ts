@@ -1,10 +1,11 @@
 import { afterEach, beforeEach, expect, test } from 'bun:test'
 import { join } from 'node:path'
 import { ServiceKey } from '../../src/atproto/keys.ts'
+import { parseRkey } from '../../src/atproto/syntax.ts'
 import { eventually } from '../kit/wait.ts'
 import { temporaryFolder } from '../store/temporary.ts'
 import { Delivering, type Person } from './delivering.ts'
-import { collection, serviceDid } from './posts.ts'
+import { collection, post, serviceDid } from './posts.ts'
 
 const folder = temporaryFolder()
 const key = ServiceKey.generate()
@@ -57,6 +58,34 @@ test('the mark is there before the row, and a kill in between costs nothing', as
   await world.quiet()
   expect(await world.store.isParked(alice.did)).toBeFalse()
   expect(world.pds.written).toEqual(['put bad'])
+})
+
+test('a stub that was refused, of a record that has changed since, is not published as it was', async () => {
+  refusing(true)
+  await alice.post('bad')
+  await world.quiet()
+  refusing(false)
+  await alice.post('good')
+  await world.quiet()
+  // The person signs in anew and grants less, edits, and grants all again.
+  world.pds.before = refusal
+  const cids = new Map<string, unknown>()
+  for (const rkey of ['bad', 'good']) {
+    const op = { action: 'update', collection, rkey: parseRkey(rkey) } as const
+    const record = post({ text: 'edited' })
+    await alice.held(async () => {
+      cids.set(rkey, (await alice.actor.write({ ...op, record }, { keepsStubs: true })).cid)
+    })
+  }
+  await world.quiet()
+  refusing(false)
+  await alice.held(async () => {
+    await world.house.pool.call(alice.did, 'test', { kind: 'open', outbox: [] })
+  })
+  await world.quiet()
+  for (const [rkey, cid] of cids) {
+    expect(world.pds.at(alice.did, rkey)).toMatchObject({ source: { subject: { cid } } })
+  }
 })
 
 test('a departure tells what is left to be deleted, and ends with the mark', async () => {
