@@ -41,7 +41,13 @@ async function ofOwner(did: Did, uris: readonly AtUri[], search: Search): Promis
   const asked = { did, isAbout: (uri: AtUri) => uris.includes(uri) }
   const view = await viewOf(caller, asked, search)
   if (view === undefined) return {}
-  return (await search.call(did, search.requestId, { kind: 'targets', uris, view })).boundaries
+  try {
+    return (await search.call(did, search.requestId, { kind: 'targets', uris, view })).boundaries
+  } catch (error) {
+    // Its owner is about to leave: the repo is closed before the enrollment ends.
+    if (error instanceof XrpcError && error.error === 'RepoNotFound') return {}
+    throw error
+  }
 }
 
 /** A batch of writes may point to hundreds of people. */

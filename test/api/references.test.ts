@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test'
 
+import { removeActorFolder } from '../../src/store/actor-folder.ts'
 import { addressOf, postCollection, privatePost } from '../kit/post.ts'
 import { expectNoChange, type Refusal } from '../kit/refusal.ts'
 import { SeededStratos } from '../kit/seeded.ts'
@@ -27,8 +28,10 @@ let inBoth: StrongRef
 let answerInA: StrongRef
 
 beforeAll(async () => {
-  const people = { alice: ['a', 'b', 'c'], bob: ['a'], carol: ['a', 'b'] }
+  const people = { alice: ['a', 'b', 'c'], bob: ['a'], carol: ['a', 'b'], dave: ['a'] }
   stratos = await SeededStratos.start({ people })
+  // As while dave leaves: the repo is closed first.
+  removeActorFolder(stratos.dataFolder, stratos.person('dave').did)
   inA = await posted('alice', ['a'])
   inB = await posted('alice', ['b'])
   inBoth = await posted('alice', ['a', 'b'])
@@ -49,6 +52,7 @@ async function unreachable(): Promise<Record<string, StrongRef>> {
   const uris = {
     missing: `at://${did}/${postCollection}/missing`,
     'of a person who is not enrolled': `at://${stratos.person('stranger').did}/${postCollection}/x`,
+    'of a repo that is gone': `at://${stratos.person('dave').did}/${postCollection}/x`,
     'of a person whom nobody knows': `at://did:plc:${'b'.repeat(24)}/${postCollection}/x`,
     'of another host': `at://did:web:other.example.com/${postCollection}/x`,
     public: `at://${did}/app.bsky.feed.post/x`,
