@@ -106,7 +106,10 @@ export class RepoWrites {
     const author = await this.#author(call)
     const { did, boundaries, scope } = author
     const headers = checkWriteRate(this.#parts.writes, did, ops.map(rated))
-    for (const { collection } of ops) checkCollection(collection, this.#parts.rules)
+    for (const { action, collection } of ops) {
+      // Whether something is there to delete, whatever its collection, is known further on.
+      if (action !== 'delete') checkCollection(collection, this.#parts.rules)
+    }
     const { repo, records } = await takedowns.of(did)
     if (repo && ops.some(({ action }) => action !== 'delete')) throw repoTakendown()
     const stubs = stubCollections(scope)

@@ -2,7 +2,7 @@ import { type Cid, cidToString } from '../atproto/cid.ts'
 import { signCommit } from '../atproto/commit.ts'
 import { XrpcError } from '../atproto/errors.ts'
 import type { Mst } from '../atproto/mst.ts'
-import type { AtUri, Nsid, Tid } from '../atproto/syntax.ts'
+import type { AtUri, Nsid, Rkey, Tid } from '../atproto/syntax.ts'
 import { nextTid } from '../atproto/tid.ts'
 import { assert } from '../lib/assert.ts'
 import type { Change, Head, RecordOp } from '../store/actor.ts'
@@ -62,7 +62,11 @@ export async function planWrite(
   call: WriteCall,
   context: WriteContext,
 ): Promise<Planned> {
-  for (const { collection } of call.ops) checkCollection(collection, context.rules)
+  for (const op of call.ops) {
+    // What was written while its collection held private records can be taken away for ever.
+    if (op.action === 'delete' && isPresent(state, op)) continue
+    checkCollection(op.collection, context.rules)
+  }
   if (call.swapCommit !== undefined && call.swapCommit !== state.head.cid) {
     const message = `the commit is ${state.head.cid}, not ${call.swapCommit}`
     throw new XrpcError(400, 'InvalidSwap', message)
@@ -82,6 +86,13 @@ export async function planWrite(
   const change = commitChange({ tree, before: state.head, ops, outbox }, context)
   const commit = { cid: change.after.cid, rev: change.after.rev }
   return { state: { head: change.after, tree, fresh }, change, answer: { results, commit } }
+}
+
+function isPresent(
+  { tree }: RepoState,
+  { collection, rkey }: { readonly collection: Nsid; readonly rkey: Rkey },
+): boolean {
+  return tree.get(`${collection}/${rkey}`) !== undefined
 }
 
 /** The first commit of a repo, of an empty tree, with what its PDS has to be told. */

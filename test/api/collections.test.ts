@@ -144,6 +144,24 @@ test('such collections are listed, described and replaced like all others', asyn
   expect(described.body['collections']).toContain(note)
 })
 
+test('what is left in a collection that is taken off can be deleted, and not replaced', async () => {
+  const { did: repo } = stratos.person('alice')
+  const collection = 'com.example.exact'
+  const place = { repo, collection, rkey: 'left' }
+  const record = { title: 'left', boundary: boundary() }
+  expect((await write(collection, { rkey: 'left', record })).status).toBe(200)
+  await stratos.terminate()
+  await stratos.run({ STRATOS_COLLECTIONS: 'zone.stratos.feed.post' })
+  const off: Refusal = [400, 'InvalidCollection']
+  const call = (method: string, more: object) =>
+    stratos.callAs('alice', `zone.stratos.repo.${method}`, { input: { ...place, ...more } })
+  await expectNoChange(stratos, off, () => call('putRecord', { record }))
+  await expectNoChange(stratos, off, () => call('deleteRecord', { rkey: 'absent' }))
+  expect((await call('deleteRecord', {})).body).toHaveProperty('commit')
+  const read = { params: place }
+  expect((await stratos.callAs('bob', 'zone.stratos.repo.getRecord', read)).status).toBe(404)
+})
+
 async function write(collection: string, asked: object) {
   const { record, bare = false, ...more }: { record?: object; bare?: boolean } = { ...asked }
   const { did: repo } = stratos.person('alice')
