@@ -50,10 +50,9 @@ export function membership(base: Base, log: Log) {
   const troubled = (did: Did) => troubles.troubled(did)
   const outbox = new Outbox({ store, departing, pointsPerHour, call, pds, service, troubled, log })
   const enrollments = new Enrollments(config, { store, departures, call, outbox, key, log })
-  const { collections } = base
   const stubCollections = (scope: string) => stubbed(base, scope)
   const mode = config.stubs
-  const stubs = new StubSwitch({ mode, collections, stubCollections, store, call, outbox, log })
+  const stubs = new StubSwitch({ mode, stubCollections, store, call, outbox, log })
   const refresh = (did: Did) => oauth.refresh(did)
   const keepAlive = new KeepAlive({ store, refresh, troubled, now: Date.now, log })
   return { departing, outbox, enrollments, stubCollections, stubs, keepAlive }

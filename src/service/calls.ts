@@ -61,10 +61,11 @@ export type RowOutcome =
   | { readonly kind: 'postponed'; readonly nextAttemptAtMs: number }
   | { readonly kind: 'parked'; readonly reason: string }
 
-/** Brings the stubs of one collection to what is wanted, a page at a time. */
-export interface RestubCall {
-  readonly collection: Nsid
-  readonly wanted: 'full' | 'off'
+/** Brings stubs to what is wanted, a page at a time: in one collection each its own, or none at all. */
+export type RestubCall = (
+  | { readonly wanted: 'full'; readonly collection: Nsid }
+  | { readonly wanted: 'off' }
+) & {
   /** The `next` of the page before, empty at first. */
   readonly after: string
 }

@@ -6,8 +6,6 @@ import type { Outbox } from './outbox.ts'
 
 interface Parts {
   readonly mode: 'full' | 'off'
-  /** All that may hold stubs of ours. */
-  readonly collections: readonly Nsid[]
   /** Collections in which a person's PDS takes stubs from us. */
   readonly stubCollections: (scope: string) => readonly Nsid[]
   readonly store: ServiceStore
@@ -87,14 +85,17 @@ export class StubSwitch {
     const enrollment = await store.enrollment(did)
     if (enrollment === undefined) return
     // What was put there has to go, also where nothing more may be put.
-    const { collections: all, stubCollections } = this.#parts
-    const collections = wanted === 'off' ? all : stubCollections(enrollment.scope)
+    const { scope } = enrollment
+    const steps =
+      wanted === 'off'
+        ? [{ wanted }]
+        : this.#parts.stubCollections(scope).map((collection) => ({ wanted, collection }))
     const release = await outbox.hold(did)
     try {
-      for (const collection of collections) {
+      for (const step of steps) {
         let after: string | undefined = ''
         while (after !== undefined) {
-          const ask: ActorCall & { kind: 'restub' } = { kind: 'restub', collection, wanted, after }
+          const ask: ActorCall & { kind: 'restub' } = { kind: 'restub', ...step, after }
           const page: ActorAnswers['restub'] = await call(did, 'stubs', ask)
           after = page.next
         }

@@ -3,6 +3,7 @@ import { isDataObject } from '../atproto/data.ts'
 import { type Did, recordUri } from '../atproto/syntax.ts'
 import { assert, unreachable } from '../lib/assert.ts'
 import type { Turns } from '../lib/turns.ts'
+import { enrollmentCollection } from '../service/collections.ts'
 import type { ActorAnswers, ActorCall, RestubCall } from '../service/calls.ts'
 import { saidTime, stubOf } from '../service/stub.ts'
 import type { WriteRules } from '../service/write-op.ts'
@@ -65,7 +66,11 @@ export class Outboxes {
   }
 
   /** Queues stubs for records that have none. */
-  async #announce(outbox: ActorOutbox, did: Did, { collection, after }: RestubCall) {
+  async #announce(
+    outbox: ActorOutbox,
+    did: Did,
+    { collection, after }: Extract<RestubCall, { wanted: 'full' }>,
+  ) {
     const first = `at://${did}/${collection}/`
     const range = { after: after === '' ? first : after, end: `${first}\x7f`, limit: pageMax }
     const page = await outbox.unannounced(range)
@@ -85,11 +90,15 @@ export class Outboxes {
   }
 }
 
-/** Queues the deletion of what stands, or may come to stand, in a collection. */
-async function clear(outbox: ActorOutbox, { collection, after }: RestubCall) {
-  const page = await outbox.standing(collection, after, pageMax)
-  await outbox.queue(page.map(({ rkey }) => ({ collection, rkey, record: null })))
-  return restubbed(page.map(({ rkey }) => rkey))
+/**
+ * Queues the deletion of every stub that stands, or may come to stand: also in collections that hold
+ * private records no longer.
+ */
+async function clear(outbox: ActorOutbox, { after }: RestubCall) {
+  const [collection = '', rkey = ''] = after.split('/')
+  const page = await outbox.standing({ collection, rkey }, enrollmentCollection, pageMax)
+  await outbox.queue(page.map((place) => ({ ...place, record: null })))
+  return restubbed(page.map((place) => `${place.collection}/${place.rkey}`))
 }
 
 function restubbed(keys: readonly string[]): ActorAnswers['restub'] {

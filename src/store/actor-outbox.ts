@@ -100,10 +100,10 @@ const setBudget = `insert into stratos_outbox_budget (id, points, "pointsAtMs") 
   on conflict (id) do update set points = excluded.points, "pointsAtMs" = excluded."pointsAtMs"`
 /** Keys where something of ours is, or may come to be. */
 const selectStanding = `select collection, rkey from stratos_outbox
-  where collection = $1 and rkey > $2
+  where collection <> $1 and (collection, rkey) > ($2, $3)
     and ((pending = 1 and record is not null)
       or (pending = 0 and ("pdsCid" is not null or parked is not null)))
-  order by rkey limit $3`
+  order by collection, rkey limit $4`
 /** Records at whose key nothing stands and nothing is about to. */
 const selectUnannounced = `select r.uri, r.cid, r.rkey, r."indexedAt", b.content from stratos_record r
   join stratos_repo_block b on b.id = r."blockId"
@@ -187,9 +187,13 @@ export class ActorOutbox {
     return await this.#sql.all<OutboxPlace>(selectPlaces)
   }
 
-  /** Keys of a collection, after `after`, that have to be cleared when stubs are no longer wanted. */
-  async standing(collection: Nsid, after: string, limit: number): Promise<{ rkey: Rkey }[]> {
-    return await this.#sql.all(selectStanding, collection, after, limit)
+  /** Keys after `after`, but those in `except`, to be cleared when stubs are no longer wanted. */
+  async standing(
+    after: { readonly collection: string; readonly rkey: string },
+    except: Nsid,
+    limit: number,
+  ): Promise<{ collection: Nsid; rkey: Rkey }[]> {
+    return await this.#sql.all(selectStanding, except, after.collection, after.rkey, limit)
   }
 
   /** Records after the URI `after`, below `end`, that have no stub and will get none. */

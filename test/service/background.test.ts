@@ -123,7 +123,6 @@ function start(how: {
   const log = createLog('info', (line) => void world.log.push(line))
   const stubs = new StubSwitch({
     mode: 'full',
-    collections: defaultCollections,
     stubCollections: () => defaultCollections,
     store,
     call,

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, expect, test } from 'bun:test'
 import { join } from 'node:path'
+import { parseNsid } from '../../src/atproto/syntax.ts'
 import { createLog } from '../../src/lib/log.ts'
 import { defaultCollections, enrollmentCollection } from '../../src/service/collections.ts'
 import { StubSwitch } from '../../src/service/stub-switch.ts'
@@ -41,6 +42,19 @@ test('switching off removes every stub, also one that is not written yet, and no
   expect(world.pds.keysOf(bob.did)).toEqual([])
   // The records are as they were.
   expect(await bob.actor.rkeys()).toEqual(['four', 'three'])
+})
+
+test('switching off removes stubs of collections, too, that are no longer configured', async () => {
+  const left = parseNsid('com.example.notes.left')
+  await alice.post('one')
+  // More than one page of them.
+  const rkeys = Array.from({ length: 210 }, (_, index) => `left-${index}`)
+  await alice.queue(rkeys, { $type: left }, left)
+  await alice.queue('self', { $type: enrollmentCollection }, enrollmentCollection)
+  await world.quiet()
+  await switchTo('off').run(never)
+  await world.quiet()
+  expect(world.pds.keysOf(alice.did)).toEqual([`${enrollmentCollection}/self`])
 })
 
 test('switching on again writes a stub for each record, of the record’s own time', async () => {
@@ -124,7 +138,6 @@ function switchTo(mode: 'full' | 'off'): StubSwitch {
   const log = createLog('info', (line) => void world.log.push(line))
   return new StubSwitch({
     mode,
-    collections: defaultCollections,
     stubCollections: () => defaultCollections,
     store,
     call,

@@ -29,7 +29,7 @@ describe.each(kinds)('%s', (kind) => {
       { kind: 'queue', outbox: [] },
       { kind: 'outbox', limit: 1 },
       { kind: 'report', row, outcome: { kind: 'settled', pdsCid: null }, budget },
-      { kind: 'restub', collection, wanted: 'off', after: '' },
+      { kind: 'restub', wanted: 'off', after: '' },
       { kind: 'leave' },
     ] as const
     for (const ask of asks) {
