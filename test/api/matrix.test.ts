@@ -18,10 +18,13 @@ const repoMissing: Refusal = [404, 'RepoNotFound']
 const unnamed: Refusal = [401, 'AuthMissing']
 const forbidden: Refusal = [403, 'Forbidden']
 const takendown: Refusal = [403, 'RecordTakendown']
+const blocked: Refusal = [403, 'RecordBlocked']
 type Outcome = typeof found | Refusal
 
 interface Row {
   readonly reads: Readonly<Record<State, Outcome>>
+  /** Of those it cannot read, the records that a member is told of by their stubs. */
+  readonly isToldOf?: readonly State[]
   /** Keys on a page of the list; alice has one more record in both boundaries. */
   readonly lists: readonly string[]
   readonly describes: Outcome
@@ -43,11 +46,12 @@ const callers: Record<string, Row> = {
   anonymous: { ...outsider, exports: unnamed, writes: unnamed, administers: unnamed },
   stranger: outsider,
   // Enrolled, in another boundary, and in none.
-  carol: outsider,
-  dave: outsider,
+  carol: { ...outsider, isToldOf: ['in-a', 'in-b'] },
+  dave: { ...outsider, isToldOf: ['in-a', 'in-b'] },
   bob: {
     ...outsider,
     reads: { ...nothing, 'in-a': found },
+    isToldOf: ['in-b'],
     lists: ['in-a', 'in-both'],
     describes: found,
   },
@@ -152,6 +156,24 @@ describe.each(Object.entries(callers))('%s', (name, row) => {
         expectOutcome(await ask(`${prefix}.${method}`, { input }), outcome)
       }
     })
+  })
+
+  test.each(states)('hydrates the record %s', async (state) => {
+    const expected = row.isToldOf?.includes(state) === true ? blocked : row.reads[state]
+    const params = { uri: uriOf(state) }
+    expectOutcome(await ask('zone.stratos.repo.hydrateRecord', { params }), expected)
+  })
+
+  test('hydrates many records, each of them once', async () => {
+    const input = { uris: states.map(uriOf) }
+    const { status, body } = await ask('zone.stratos.repo.hydrateRecords', { input })
+    expect(status).toBe(200)
+    const isToldOf = row.isToldOf ?? []
+    const has = states.filter((state) => row.reads[state] === found)
+    expect(listOf(body, 'records').map((record) => textOf(record, 'uri'))).toEqual(has.map(uriOf))
+    const rest = states.filter((state) => !has.includes(state) && !isToldOf.includes(state))
+    expect(body['blocked']).toEqual(isToldOf.map(uriOf))
+    expect(body['notFound']).toEqual(rest.map(uriOf))
   })
 
   test('exports the repo', async () => {
