@@ -114,7 +114,7 @@ async function measurePopulation(): Promise<void> {
   )
 }
 
-/** Start and memory of a service with so many people; where there are some, `status`, too. */
+/** Start of a service with so many people, `status`, and memory after that load. */
 async function figures(count: number) {
   await using service = await Service.prepare()
   const { did: serviceDid, dataDir } = service
@@ -123,11 +123,10 @@ async function figures(count: number) {
   if (count > 0) await populate(dataDir, serviceDid, count)
   const env = { STRATOS_ALLOWED_DOMAINS: 'a,b', STRATOS_DEV_MODE: 'true' }
   const startMs = await service.start(env, binary)
-  await status(service, { clients: 8, of: Math.max(1, count), as: 'nobody', quiet: true })
-  if (count > 0) {
-    for (const as of ['nobody', 'the person'] as const) {
-      for (const clients of [1, 16]) await status(service, { clients, of: count, as, quiet: false })
-    }
+  const of = Math.max(1, count)
+  await status(service, { clients: 8, of, as: 'nobody', quiet: true })
+  for (const as of ['nobody', 'the person'] as const) {
+    for (const clients of [1, 16]) await status(service, { clients, of, as, quiet: false })
   }
   const residentMb = service.residentMb()
   await service.stop()

@@ -1,4 +1,5 @@
 import type { Did } from '../atproto/syntax.ts'
+import { Interned } from '../lib/interned.ts'
 import { Lru } from '../lib/lru.ts'
 import type { Budget, OutboxPlace } from './actor-outbox.ts'
 import { dropBrowserSessions } from './browser-session.ts'
@@ -50,6 +51,8 @@ export class ServiceStore {
   readonly #sql: Sql
   /** What is known of DIDs. This process alone writes, and each write forgets what it changed. */
   #enrollments = new Lru<Did, { readonly found: Enrollment | undefined }>(knownMax)
+  /** Those of enrollments that many have in common. */
+  readonly #texts = new Interned(textsMax)
   /** Counts writes, so that what was read before one is not kept after it. */
   #writes = 0
 
@@ -71,9 +74,18 @@ export class ServiceStore {
     const rows = await this.#sql.all<EnrollmentRow>(selectEnrollment, did)
     const [first] = rows
     if (first === undefined) return undefined
-    const { boundary: _, active, ...facts } = first
-    const boundaries = rows.flatMap(({ boundary }) => (boundary === null ? [] : [boundary]))
-    return { did, ...facts, active: active === 1, boundaries }
+    const { pdsEndpoint, signingKey, rkey, enrolledAt, scope, active } = first
+    const texts = this.#texts
+    return {
+      did,
+      pdsEndpoint: texts.one(pdsEndpoint),
+      signingKey,
+      rkey: texts.one(rkey),
+      enrolledAt,
+      scope: texts.one(scope),
+      active: active === 1,
+      boundaries: rows.flatMap(({ boundary }) => (boundary === null ? [] : [texts.one(boundary)])),
+    }
   }
 
   /** Everybody who ever enrolled and has not left, in the order of DIDs after `after`. */
@@ -320,8 +332,9 @@ export class ServiceStore {
   }
 }
 
-/** Some 300 bytes each. */
+/** Some 500 bytes each. */
 const knownMax = 20_000
+const textsMax = 10_000
 const lookUpMax = 500
 
 /** A change of membership; `enroll` stands for every change of boundaries, too. */
