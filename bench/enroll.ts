@@ -1,6 +1,6 @@
 import { copyFileSync, linkSync, mkdirSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { type Did, parseDid } from '../src/atproto/syntax.ts'
+import type { Did } from '../src/atproto/syntax.ts'
 import { folder } from '../src/lib/embed.macro.ts' with { type: 'macro' }
 import { actorFolder } from '../src/store/actor-folder.ts'
 import { migrateSqlite } from '../src/store/migrate.ts'
@@ -9,17 +9,18 @@ import { seed } from '../test/kit/seed.ts'
 import { isFields } from '../test/kit/xrpc.ts'
 import { AuthorizationServer } from '../test/remote/authorization-server.ts'
 import { Directory } from '../test/remote/directory.ts'
-import { option, ownShare, percentiles, print } from './report.ts'
-import { Service } from './service.ts'
+import { benchDid } from './kit/people.ts'
+import { numberOption, option, ownShare, percentiles, print } from './kit/report.ts'
+import { Service } from './kit/service.ts'
 
 /**
  * Enrollments a second through the whole OAuth flow against an authorization server of the bench's
  * own, and what many enrolled people cost a service: start, memory, `enrollment.status`.
  * Usage: bun bench/enroll.ts [--seconds 5] [--people 100000] [--binary dist/stratos]
  */
-const seconds = Number(option('seconds') ?? 5)
-const people = Number(option('people') ?? 100_000)
-const binary = option('binary')
+const seconds = numberOption('seconds', { fallback: 5, max: 60 })
+const people = numberOption('people', { fallback: 100_000, max: 1_000_000 })
+const build = { binary: option('binary') }
 
 const files = ['signing_key', 'stratos.sqlite']
 const copyEnrollment = `insert into enrollment
@@ -50,7 +51,7 @@ async function measureEnrollment(): Promise<void> {
     // One address may begin 60 sign-ins a minute: each of these comes from its own.
     STRATOS_TRUSTED_PROXIES: '127.0.0.0/8,::1/128',
   }
-  await service.start(env, binary)
+  await service.start(env, build)
   let count = 0
   const enroll = async () => {
     const did = directory.add({ pds: server.url })
@@ -118,11 +119,11 @@ async function measurePopulation(): Promise<void> {
 async function figures(count: number) {
   await using service = await Service.prepare()
   const { did: serviceDid, dataDir } = service
-  const first = { did: personDid(0), boundaries: [`${serviceDid}/a`] }
+  const first = { did: benchDid(0), boundaries: [`${serviceDid}/a`] }
   await seed(dataDir, serviceDid, [first])
   if (count > 0) await populate(dataDir, serviceDid, count)
   const env = { STRATOS_ALLOWED_DOMAINS: 'a,b', STRATOS_DEV_MODE: 'true' }
-  const startMs = await service.start(env, binary)
+  const startMs = await service.start(env, build)
   const of = Math.max(1, count)
   await status(service, { clients: 8, of, as: 'nobody', quiet: true })
   for (const as of ['nobody', 'the person'] as const) {
@@ -138,15 +139,15 @@ async function populate(dataDir: string, serviceDid: string, count: number): Pro
   const path = join(dataDir, 'service.sqlite')
   const sqlite = openSqlite(path, { synchronous: 'normal', cacheKib: 8192, exclusive: true })
   await migrateSqlite(sqlite, folder('migrations/service/sqlite'))
-  let model = actorFolder(dataDir, personDid(0))
+  let model = actorFolder(dataDir, benchDid(0))
   const boundaries = ['a', 'b'].map((name) => `${serviceDid}/${name}`)
   for (let start = 1; start < count; start += 1_000) {
     const dids = Array.from({ length: Math.min(1_000, count - start) }, (_, index) =>
-      personDid(start + index),
+      benchDid(start + index),
     )
     await sqlite.run(
       dids.flatMap((did) => [
-        { sql: copyEnrollment, args: [did, personDid(0)] },
+        { sql: copyEnrollment, args: [did, benchDid(0)] },
         ...boundaries.map((boundary) => ({ sql: insertBoundary, args: [did, boundary] })),
         { sql: insertSession, args: [did, '{}'.padEnd(3_000), new Date().toISOString()] },
       ]),
@@ -181,7 +182,7 @@ async function status(
   await Promise.all(
     Array.from({ length: clients }, async () => {
       while (performance.now() < end) {
-        const did = personDid(Math.floor(Math.random() * of))
+        const did = benchDid(Math.floor(Math.random() * of))
         const before = performance.now()
         await expectEnrolled(service, did, as === 'nobody' ? undefined : did)
         times.push(performance.now() - before)
@@ -206,14 +207,6 @@ async function expectEnrolled(service: Service, did: Did, as?: Did): Promise<voi
     : []
   if (Bun.deepEquals(shown, [did, true, as !== undefined])) return
   throw new Error(`status of ${did} as ${as} is ${JSON.stringify(body)}`)
-}
-
-function personDid(index: number): Did {
-  const letters = 'abcdefghijklmnopqrstuvwxyz234567'
-  const digest = Buffer.from(Bun.SHA256.hash(String(index), 'hex'))
-  return parseDid(
-    `did:plc:${Array.from(digest.subarray(0, 24), (byte) => letters[byte % 32]).join('')}`,
-  )
 }
 
 /** An address of its own for each, of a network that nobody uses. */

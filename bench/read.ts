@@ -1,10 +1,11 @@
-import { fileURLToPath } from 'node:url'
 import type { AtUri, Did } from '../src/atproto/syntax.ts'
 import { seed } from '../test/kit/seed.ts'
-import { benchDid, collection, putPosts } from './read-data.ts'
-import type { Plan, PlannedRequest, Seen } from './read-plan.ts'
-import { option, percentiles, print } from './report.ts'
-import { Service } from './service.ts'
+import { drive } from './kit/generator.ts'
+import { benchDid } from './kit/people.ts'
+import type { PlannedClient, PlannedRequest } from './kit/plan.ts'
+import { collection, putPosts } from './kit/posts.ts'
+import { figuresLine, figuresOf, listOption, numberOption, option, print } from './kit/report.ts'
+import { Service } from './kit/service.ts'
 
 /**
  * Reads over HTTP against a service process of its own, with the development bearer; the load comes
@@ -15,26 +16,28 @@ import { Service } from './service.ts'
  */
 const actors = 64
 const postsOfActor = 100
-const large = Number(option('large') ?? 100_000)
-const seconds = Number(option('seconds') ?? 5)
-const rounds = Number(option('rounds') ?? 1)
+const large = numberOption('large', { fallback: 100_000, max: 1_000_000 })
+const seconds = numberOption('seconds', { fallback: 5, max: 60 })
+const rounds = numberOption('rounds', { fallback: 1, max: 100 })
 const binaries = option('binary')?.split(',') ?? [undefined]
-const wantedLoads = option('load')?.split(',')
+const kinds = listOption('load', ['get', 'hydrate', 'list'])
 
 interface Load {
   readonly name: string
-  readonly kind: string
+  readonly kind: (typeof kinds)[number]
   readonly clients: number
   readonly bearer: Did
-  readonly requests: readonly PlannedRequest[]
+  readonly requests: readonly Question[]
 }
 
+type Question = Pick<PlannedRequest, 'verb' | 'path' | 'body' | 'expected'>
+
 await using service = await Service.prepare()
-const loads = (await prepare()).filter(({ kind }) => wantedLoads?.includes(kind) ?? true)
+const loads = (await prepare()).filter(({ kind }) => kinds.includes(kind))
 for (let round = 0; round < rounds; round++) {
   for (const binary of binaries) {
     print(`\n${binary ?? 'from source'}, ${seconds} s a load`)
-    await service.start(environment(), binary)
+    await service.start(environment(), { binary })
     for (const load of loads) await measure(load)
     print(`resident ${service.residentMb().toFixed(0)} MB`)
     await service.stop()
@@ -65,7 +68,7 @@ async function prepare(): Promise<Load[]> {
   const list = (limit: number, expected: readonly AtUri[]) => [
     get('listRecords', { repo: owner, collection, limit: String(limit) }, expected),
   ]
-  const lists = { kind: 'list', clients: 32 }
+  const lists = { kind: 'list', clients: 32 } as const
   return [
     { name: 'getRecord', kind: 'get', clients: 32, bearer: reader, requests: gets(posts) },
     {
@@ -86,7 +89,7 @@ async function prepare(): Promise<Load[]> {
   ]
 }
 
-function gets(posts: readonly (readonly AtUri[])[]): PlannedRequest[] {
+function gets(posts: readonly (readonly AtUri[])[]): Question[] {
   return mixed(posts.flat()).map((uri) => {
     const [repo = '', , rkey = ''] = uri.slice('at://'.length).split('/')
     return get('getRecord', { repo, collection, rkey }, [uri])
@@ -94,12 +97,12 @@ function gets(posts: readonly (readonly AtUri[])[]): PlannedRequest[] {
 }
 
 /** Each of 5 posts of 20 people, in no order. */
-function hydrations(posts: readonly (readonly AtUri[])[]): PlannedRequest[] {
+function hydrations(posts: readonly (readonly AtUri[])[]): Question[] {
   return Array.from({ length: 64 }, () => {
     const people = mixed(posts).slice(0, 20)
     const uris = mixed(people.flatMap((ofOne) => mixed(ofOne).slice(0, 5)))
     const path = '/xrpc/zone.stratos.repo.hydrateRecords'
-    return { verb: 'POST', path, body: JSON.stringify({ uris }), expected: uris }
+    return { verb: 'POST', path, body: JSON.stringify({ uris }), expected: records(uris) }
   })
 }
 
@@ -107,38 +110,40 @@ function get(
   name: string,
   params: Readonly<Record<string, string>>,
   expected: readonly string[],
-): PlannedRequest {
+): Question {
   const query = new URLSearchParams(params).toString()
-  return { verb: 'GET', path: `/xrpc/zone.stratos.repo.${name}?${query}`, body: null, expected }
+  return {
+    verb: 'GET',
+    path: `/xrpc/zone.stratos.repo.${name}?${query}`,
+    body: null,
+    expected: records(expected),
+  }
 }
 
-async function measure({ name, clients, bearer, requests }: Load): Promise<void> {
-  const plan: Plan = { port: service.port, bearer, clients, seconds, requests }
-  const child = Bun.spawn(
-    [process.execPath, fileURLToPath(new URL('read-load.ts', import.meta.url))],
-    {
-      stdin: new Blob([JSON.stringify(plan)]),
-      stdout: 'pipe',
-      stderr: 'pipe',
-    },
-  )
-  const output = new Response(child.stdout).text()
-  let cpuBefore = 0
-  let said = ''
-  for await (const chunk of child.stderr) {
-    said += Buffer.from(chunk).toString('utf8')
-    // First the warm-up begins, then what counts.
-    cpuBefore = service.cpuSeconds()
-  }
-  const cpu = service.cpuSeconds() - cpuBefore
-  if ((await child.exited) !== 0) throw new Error(said)
-  const { times, seconds: took, share }: Seen = JSON.parse(await output)
-  const rate = (times.length / took).toFixed(0).padStart(6)
-  print(
-    `${name.padEnd(26)} ${rate}/s   ${percentiles(times)}   ` +
-      `server ${((cpu / times.length) * 1000).toFixed(3)} CPU s per 1000, ` +
-      `load generator at ${(share * 100).toFixed(0)} % of a core`,
-  )
+function records(uris: readonly string[]): PlannedRequest['expected'] {
+  return { kind: 'records', uris }
+}
+
+async function measure({ name, clients, bearer, requests: questions }: Load): Promise<void> {
+  const { port, pid } = service
+  const requests = questions.map((question) => ({
+    ...question,
+    headers: { Authorization: `Bearer ${bearer}` },
+  }))
+  const plan = { port, requests, clients: dealt(requests.length, clients), perSecond: null }
+  const driven = await drive({ ...plan, warmUpSeconds: seconds / 5, seconds }, pid)
+  print(figuresLine(figuresOf(name, driven), 'reads'))
+}
+
+/** Each client has a share of the requests; of fewer than there are clients, some ask the same. */
+function dealt(requests: number, clients: number): PlannedClient[] {
+  const steps = Array.from({ length: Math.max(requests, clients) }, (_, index) => index)
+  return Array.from({ length: clients }, (_, client) => ({
+    steps: steps
+      .filter((index) => index % clients === client)
+      .map((index) => [index % requests] as const),
+    repeats: true,
+  }))
 }
 
 function environment(): Record<string, string> {

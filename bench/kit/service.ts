@@ -1,24 +1,39 @@
-import { readFileSync } from 'node:fs'
-import { mkdtemp, readdir, rm, stat } from 'node:fs/promises'
+import { rmSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { freePort } from '../test/kit/port.ts'
+import { endWithUs } from '../../test/kit/child.ts'
+import { freePort } from '../../test/kit/port.ts'
+import { diskBytes, residentMb } from './process.ts'
 
-const root = fileURLToPath(new URL('../', import.meta.url))
-/** Of Linux, as `getconf CLK_TCK` says. */
-const ticksPerSecond = 100
+/** The checkout that this file belongs to. */
+export const ownRoot = fileURLToPath(new URL('../../', import.meta.url))
 const readyMs = 30_000
 
-/** A data folder, and the service process that a bench measures on it, from source or built. */
+/** What a service is run from: a checkout, by default this one, or a built binary. */
+export interface Build {
+  readonly root?: string | undefined
+  readonly binary?: string | undefined
+}
+
+/**
+ * A data folder, and the service process that a bench measures on it. Neither outlives the bench,
+ * however it ends.
+ */
 export class Service implements AsyncDisposable {
   readonly port: number
   readonly dataDir: string
+  readonly #forget: () => void
   #process: Bun.Subprocess | undefined
 
   private constructor(port: number, dataDir: string) {
     this.port = port
     this.dataDir = dataDir
+    this.#forget = endWithUs(() => {
+      this.#process?.kill('SIGKILL')
+      rmSync(dataDir, { recursive: true, force: true })
+    })
   }
 
   static async prepare(): Promise<Service> {
@@ -33,8 +48,14 @@ export class Service implements AsyncDisposable {
     return `did:web:localhost%3A${this.port}`
   }
 
+  get pid(): number {
+    if (this.#process === undefined) throw new Error('the service is not running')
+    return this.#process.pid
+  }
+
   /** @returns milliseconds from the start of the process to its first answer */
-  async start(env: Readonly<Record<string, string>>, binary?: string): Promise<number> {
+  async start(env: Readonly<Record<string, string>>, build: Build = {}): Promise<number> {
+    const { binary, root = ownRoot } = build
     const command = binary === undefined ? [process.execPath, join(root, 'src/main.ts')] : [binary]
     const startedAt = performance.now()
     this.#process = Bun.spawn([...command, 'serve'], {
@@ -55,6 +76,7 @@ export class Service implements AsyncDisposable {
     for (const end = startedAt + readyMs; performance.now() < end;) {
       const ready = await fetch(`${this.url}/ready`).catch(() => undefined)
       if (ready?.ok === true) return performance.now() - startedAt
+      if (this.#process.exitCode !== null) throw new Error('the service ended before it was ready')
       await Bun.sleep(2)
     }
     throw new Error(`the service did not become ready within ${readyMs} ms`)
@@ -69,27 +91,14 @@ export class Service implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop()
     await rm(this.dataDir, { recursive: true, force: true })
-  }
-
-  /** User and system time so far. */
-  cpuSeconds(): number {
-    const fields = this.#proc('stat').split(') ')[1]?.split(' ') ?? []
-    return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond
+    this.#forget()
   }
 
   residentMb(): number {
-    return Number(/VmRSS:\s+(\d+)/.exec(this.#proc('status'))?.[1]) / 1024
+    return residentMb(this.pid)
   }
 
-  async diskMb(): Promise<number> {
-    let bytes = 0
-    for (const name of await readdir(this.dataDir, { recursive: true })) {
-      bytes += (await stat(join(this.dataDir, name))).size
-    }
-    return bytes / 1024 / 1024
-  }
-
-  #proc(file: string): string {
-    return readFileSync(`/proc/${this.#process?.pid}/${file}`, 'utf8')
+  async diskBytes(): Promise<number> {
+    return await diskBytes(this.dataDir)
   }
 }

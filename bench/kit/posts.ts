@@ -1,38 +1,38 @@
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { encode } from '../src/atproto/cbor.ts'
-import { cidForCbor, cidToString } from '../src/atproto/cid.ts'
-import {
-  type AtUri,
-  type Did,
-  parseDid,
-  parseNsid,
-  parseRkey,
-  recordUri,
-} from '../src/atproto/syntax.ts'
-import { nextTid } from '../src/atproto/tid.ts'
-import { ActorStore, type Head, type RecordOp } from '../src/store/actor.ts'
-import { actorFolder } from '../src/store/actor-folder.ts'
-import { openSqlite } from '../src/store/sqlite.ts'
+import { encode } from '../../src/atproto/cbor.ts'
+import { type Cid, cidForCbor, cidToBytes, cidToString } from '../../src/atproto/cid.ts'
+import { signCommit } from '../../src/atproto/commit.ts'
+import { SigningKey } from '../../src/atproto/keys.ts'
+import { Mst } from '../../src/atproto/mst.ts'
+import { type AtUri, type Did, parseNsid, parseRkey, recordUri } from '../../src/atproto/syntax.ts'
+import { nextTid } from '../../src/atproto/tid.ts'
+import { ActorStore, type Head, type RecordOp } from '../../src/store/actor.ts'
+import { actorFolder } from '../../src/store/actor-folder.ts'
+import { openSqlite } from '../../src/store/sqlite.ts'
 
 export const collection = parseNsid('zone.stratos.feed.post')
 const opsOfCommit = 1_000
 
 /**
  * Puts posts into a repo that no service has open, each in the boundaries that `boundariesOf` gives
- * for its number. Rows are as writes make them; the commits are unsigned, for reads look at none.
+ * for its number. Rows are as writes make them. Of the commits only the last one is of the tree and
+ * signed, for that is the one that everything afterwards rests on.
  * @returns the URIs, oldest first
  */
 export async function putPosts(
   { dataDir, did, count }: { readonly dataDir: string; readonly did: Did; readonly count: number },
   boundariesOf: (index: number) => readonly string[],
 ): Promise<AtUri[]> {
-  const path = join(actorFolder(dataDir, did), 'stratos.sqlite')
+  const home = actorFolder(dataDir, did)
+  const path = join(home, 'stratos.sqlite')
   const sqlite = openSqlite(path, { synchronous: 'normal', cacheKib: 8192, exclusive: true })
   const store = new ActorStore(sqlite, did)
   const found = await store.head()
   if (found === undefined) throw new Error(`${did} has no repo`)
   const { commit, ...head } = found
   let before: Head = head
+  const key = SigningKey.import(readFileSync(join(home, 'signing_key'), 'utf8').trim())
   const uris: AtUri[] = []
   while (uris.length < count) {
     const ops: RecordOp[] = []
@@ -44,13 +44,31 @@ export async function putPosts(
     }
     const rev = nextTid({ nowMs: Date.now(), clockId: 0, after: before.rev })
     const lastBlock = before.lastBlock + ops.length
-    const after: Head = { ...before, rev, seq: before.seq + 1, lastBlock }
+    const isLast = uris.length === count
+    const signed = isLast
+      ? signCommit({ did, data: await rootOf(store, ops), rev }, key)
+      : undefined
+    const cid = signed === undefined ? before.cid : cidToString(signed.cid)
+    const after: Head = { cid, rev, seq: before.seq + 1, lastBlock }
     const time = new Date().toISOString()
-    await store.apply([{ did, before, after, commit, time, ops, outbox: [] }])
+    const bytes = signed?.bytes ?? commit
+    await store.apply([{ did, before, after, commit: bytes, time, ops, outbox: [] }])
     before = after
   }
   await store.close()
   return uris
+}
+
+/** Of the tree with these records added. */
+async function rootOf(store: ActorStore, ops: readonly RecordOp[]) {
+  const there = (await store.entries()).map((row) => entryOf(row, row.cid))
+  const added = ops.flatMap((op) => (op.put === undefined ? [] : [entryOf(op, op.put.cid)]))
+  const entries = [...there, ...added].toSorted(([a], [b]) => (a < b ? -1 : 1))
+  return Mst.fromSorted(entries).rootCid()
+}
+
+function entryOf({ collection, rkey }: Pick<RecordOp, 'collection' | 'rkey'>, cid: Cid) {
+  return [`${collection}/${rkey}`, cidToBytes(cid)] as const
 }
 
 function postOp(
@@ -83,11 +101,3 @@ function postOp(
 }
 
 const firstPostMs = Date.UTC(2025, 0, 1)
-
-export function benchDid(index: number): Did {
-  const letters = 'abcdefghijklmnopqrstuvwxyz234567'
-  const digest = Buffer.from(Bun.SHA256.hash(String(index), 'hex'))
-  return parseDid(
-    `did:plc:${Array.from(digest.subarray(0, 24), (byte) => letters[byte % 32]).join('')}`,
-  )
-}

@@ -10,6 +10,8 @@ export class Wire {
   #length = Number.POSITIVE_INFINITY
   #headLength = 0
   #waiting: PromiseWithResolvers<Reply> | undefined
+  /** What of the request the socket did not take yet. */
+  #unsent: Buffer | undefined
 
   private constructor(socket: Bun.Socket) {
     this.#socket = socket
@@ -22,6 +24,7 @@ export class Wire {
       port,
       socket: {
         data: (_, chunk) => wire?.receive(chunk),
+        drain: () => wire?.send(),
         close: () => wire?.fail(new Error('the server closed the connection')),
       },
     })
@@ -33,14 +36,21 @@ export class Wire {
   async ask(request: Buffer): Promise<Reply> {
     this.#waiting = Promise.withResolvers<Reply>()
     const { promise } = this.#waiting
-    const written = this.#socket.write(request)
-    if (written < request.length) throw new Error('the request does not fit into the socket')
+    this.#unsent = request
+    this.send()
     return await promise
   }
 
   close(): void {
     this.#waiting = undefined
     this.#socket.end()
+  }
+
+  private send(): void {
+    if (this.#unsent === undefined) return
+    const written = this.#socket.write(this.#unsent)
+    if (written < 0) return this.fail(new Error('the connection is closed'))
+    this.#unsent = written < this.#unsent.length ? this.#unsent.subarray(written) : undefined
   }
 
   private fail(error: Error): void {
@@ -55,7 +65,7 @@ export class Wire {
       const end = all.indexOf('\r\n\r\n')
       if (end < 0) return
       const length = /\r\ncontent-length: (\d+)/i.exec(all.toString('latin1', 0, end))?.[1]
-      if (length === undefined) throw new Error('an answer without its length')
+      if (length === undefined) return this.fail(new Error('an answer without its length'))
       this.#headLength = end + 4
       this.#length = this.#headLength + Number(length)
     }
@@ -80,16 +90,16 @@ export function requestBytes(request: {
   readonly verb: 'GET' | 'POST'
   readonly path: string
   readonly port: number
-  readonly bearer: string
-  readonly body?: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly body: string | null
 }): Buffer {
-  const { verb, path, port, bearer, body } = request
+  const { verb, path, port, headers, body } = request
   const lines = [
     `${verb} ${path} HTTP/1.1`,
     `Host: localhost:${port}`,
-    `Authorization: Bearer ${bearer}`,
     'Accept: */*',
-    ...(body === undefined
+    ...Object.entries(headers).map(([name, value]) => `${name}: ${value}`),
+    ...(body === null
       ? []
       : ['Content-Type: application/json', `Content-Length: ${Buffer.byteLength(body)}`]),
   ]

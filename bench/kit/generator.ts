@@ -1,0 +1,53 @@
+import { fileURLToPath } from 'node:url'
+import { endWithUs } from '../../test/kit/child.ts'
+import type { Plan, Seen } from './plan.ts'
+import { cpuSeconds } from './process.ts'
+
+const script = fileURLToPath(new URL('load.ts', import.meta.url))
+
+export interface Driven extends Seen {
+  /** What the process under load used while it was measured. */
+  readonly cpuSeconds: number
+}
+
+/**
+ * Runs a load generator with this plan.
+ * @param pid the process under load
+ * @throws with what it said, when any answer was not as expected
+ */
+export async function drive(plan: Plan, pid: number): Promise<Driven> {
+  const child = Bun.spawn([process.execPath, script], {
+    stdin: new Blob([JSON.stringify(plan)]),
+    stdout: 'pipe',
+    stderr: 'pipe',
+  })
+  const forget = endWithUs(() => child.kill('SIGKILL'))
+  try {
+    const failure = new Response(child.stderr).text()
+    const cpu = { begin: 0, end: 0 }
+    let report = ''
+    for await (const line of linesOf(child.stdout)) {
+      if (line === 'begin' || line === 'end') cpu[line] = cpuSeconds(pid)
+      else report = line
+    }
+    const code = await child.exited
+    if (code !== 0) throw new Error(`the load ended with ${code}: ${await failure}`)
+    const seen: Seen = JSON.parse(report)
+    return { ...seen, cpuSeconds: cpu.end - cpu.begin }
+  } finally {
+    child.kill('SIGKILL')
+    forget()
+  }
+}
+
+async function* linesOf(stream: ReadableStream<Uint8Array>): AsyncIterable<string> {
+  const decoder = new TextDecoder()
+  const parts: string[] = []
+  for await (const chunk of stream) {
+    const lines = decoder.decode(chunk, { stream: true }).split('\n')
+    for (const [index, part] of lines.entries()) {
+      parts.push(part)
+      if (index < lines.length - 1) yield parts.splice(0).join('')
+    }
+  }
+}
