@@ -1,12 +1,12 @@
 import { fileURLToPath } from 'node:url'
 import { endWithUs } from '../../test/kit/child.ts'
 import type { Plan, Seen } from './plan.ts'
-import { cpuSeconds } from './process.ts'
+import { cpuSeconds, settle } from './process.ts'
 
 const script = fileURLToPath(new URL('load.ts', import.meta.url))
 
 export interface Driven extends Seen {
-  /** What the process under load used while it was measured. */
+  /** What the process under load used, with what it still did when all was answered. */
   readonly cpuSeconds: number
 }
 
@@ -33,7 +33,8 @@ export async function drive(plan: Plan, pid: number): Promise<Driven> {
     const code = await child.exited
     if (code !== 0) throw new Error(`the load ended with ${code}: ${await failure}`)
     const seen: Seen = JSON.parse(report)
-    return { ...seen, cpuSeconds: cpu.end - cpu.begin }
+    // What a load leaves to be done belongs to it, and must not slow the next one down.
+    return { ...seen, cpuSeconds: cpu.end - cpu.begin + (await settle(pid)) }
   } finally {
     child.kill('SIGKILL')
     forget()

@@ -4,6 +4,10 @@ import { join } from 'node:path'
 
 /** Of Linux, as `getconf CLK_TCK` says. */
 const ticksPerSecond = 100
+const settleMs = 200
+const settleMsMax = 5_000
+/** A server that nobody asks still has its clocks and its garbage collector. */
+const idleShare = 0.1
 /** What `stat` counts in, whatever the file system's own blocks are. */
 const blockBytes = 512
 
@@ -12,6 +16,24 @@ export function cpuSeconds(pid: number): number {
   // Its name, in parentheses, may have spaces in it.
   const fields = proc(pid, 'stat').split(') ').at(-1)?.split(' ') ?? []
   return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond
+}
+
+/**
+ * Waits until a process has come to rest, or for some seconds: its answers may be out before its
+ * work is done.
+ * @returns CPU seconds that it used meanwhile
+ */
+export async function settle(pid: number): Promise<number> {
+  const before = cpuSeconds(pid)
+  let last = before
+  for (let waitedMs = 0; waitedMs < settleMsMax; waitedMs += settleMs) {
+    await Bun.sleep(settleMs)
+    const now = cpuSeconds(pid)
+    const isAtRest = now - last <= idleShare * (settleMs / 1000)
+    last = now
+    if (isAtRest) break
+  }
+  return last - before
 }
 
 export function residentMb(pid: number): number {

@@ -4,10 +4,10 @@
  */
 import { createHash } from 'node:crypto'
 import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const folder = fileURLToPath(new URL('.', import.meta.url))
-const stampPath = `${folder}node_modules/.installed`
 const inputs = ['package.json', 'bun.lock', 'shim/package.json', 'shim/database.mjs']
 
 /** The oldest Node that has node:sqlite without a flag and that undici 8, in the PDS, loads on. */
@@ -20,7 +20,13 @@ const nodePackages = [
 ]
 
 export async function installNetwork(): Promise<void> {
-  const wanted = await fingerprint()
+  await installPackages(folder, inputs)
+}
+
+/** @param files what decides which packages a folder needs: other ones are another installation */
+export async function installPackages(folder: string, files: readonly string[]): Promise<void> {
+  const stampPath = join(folder, 'node_modules/.installed')
+  const wanted = await fingerprint(files.map((name) => join(folder, name)))
   if ((await contentOf(stampPath)) === wanted) return
   const install = Bun.spawn(
     [process.execPath, 'install', '--frozen-lockfile', '--ignore-scripts', '--no-summary'],
@@ -28,7 +34,7 @@ export async function installNetwork(): Promise<void> {
   )
   const output = await Promise.all([text(install.stdout), text(install.stderr)])
   if ((await install.exited) !== 0) {
-    throw new Error(`the development network could not be installed:\n${output.join('\n')}`)
+    throw new Error(`the packages of ${folder} could not be installed:\n${output.join('\n')}`)
   }
   await writeFile(stampPath, wanted)
 }
@@ -39,11 +45,18 @@ export async function nodeCommand(): Promise<string> {
   if (system !== null && isNewEnough(Bun.spawnSync([system, '--version']).stdout.toString())) {
     return system
   }
+  const path = await nodeFromNpm(folder)
+  if (path !== undefined) return path
+  throw new Error(`no Node for ${process.platform} ${process.arch}: install Node 22.13 or newer`)
+}
+
+/** The Node among the packages of a folder; none where there is no package of it for the system. */
+export async function nodeFromNpm(folder: string): Promise<string | undefined> {
   for (const name of nodePackages) {
-    const path = `${folder}node_modules/${name}/bin/node`
+    const path = join(folder, 'node_modules', name, 'bin/node')
     if (await Bun.file(path).exists()) return path
   }
-  throw new Error(`no Node for ${process.platform} ${process.arch}: install Node 22.13 or newer`)
+  return undefined
 }
 
 /** @param version as Node prints it, such as `v22.13.0` */
@@ -54,9 +67,9 @@ export function isNewEnough(version: string): boolean {
   return major > nodeOldest[0] || (major === nodeOldest[0] && minor >= nodeOldest[1])
 }
 
-async function fingerprint(): Promise<string> {
+async function fingerprint(paths: readonly string[]): Promise<string> {
   const hash = createHash('sha256')
-  for (const name of inputs) hash.update(await readFile(folder + name))
+  for (const path of paths) hash.update(await readFile(path))
   return hash.digest('hex')
 }
 
