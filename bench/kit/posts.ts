@@ -5,7 +5,14 @@ import { type Cid, cidForCbor, cidToBytes, cidToString } from '../../src/atproto
 import { signCommit } from '../../src/atproto/commit.ts'
 import { SigningKey } from '../../src/atproto/keys.ts'
 import { Mst } from '../../src/atproto/mst.ts'
-import { type AtUri, type Did, parseNsid, parseRkey, recordUri } from '../../src/atproto/syntax.ts'
+import {
+  type AtUri,
+  type Did,
+  parseNsid,
+  parseRkey,
+  recordUri,
+  type Tid,
+} from '../../src/atproto/syntax.ts'
 import { nextTid } from '../../src/atproto/tid.ts'
 import { ActorStore, type Head, type RecordOp } from '../../src/store/actor.ts'
 import { actorFolder } from '../../src/store/actor-folder.ts'
@@ -59,6 +66,12 @@ export async function putPosts(
   return uris
 }
 
+/** A key somewhere between those of so many posts that `putPosts` put. */
+export function keyBetween(count: number): Tid {
+  const nowMs = firstPostMs + Math.random() * count * postEveryMs
+  return nextTid({ nowMs, clockId: 1 + Math.floor(Math.random() * 1000) })
+}
+
 /** Of the tree with these records added. */
 async function rootOf(store: ActorStore, ops: readonly RecordOp[]) {
   const there = (await store.entries()).map((row) => entryOf(row, row.cid))
@@ -76,11 +89,11 @@ function postOp(
   post: { readonly index: number; readonly blockId: number; readonly after: readonly string[] },
 ): RecordOp {
   const { index, blockId, after } = post
-  const rkey = parseRkey(nextTid({ nowMs: firstPostMs + index * 1000, clockId: 0 }))
+  const rkey = parseRkey(nextTid({ nowMs: firstPostMs + index * postEveryMs, clockId: 0 }))
   const content = encode({
     $type: collection,
     text: `Post ${index}, of the length that people write most often, with an é in it.`,
-    createdAt: new Date(firstPostMs + index * 1000).toISOString(),
+    createdAt: new Date(firstPostMs + index * postEveryMs).toISOString(),
     langs: ['en'],
     boundary: {
       $type: 'zone.stratos.boundary.defs#Domains',
@@ -101,3 +114,4 @@ function postOp(
 }
 
 const firstPostMs = Date.UTC(2025, 0, 1)
+const postEveryMs = 1000

@@ -37,7 +37,7 @@ export function ratioOf({ ours, theirs }: Pick<Paired, 'ours' | 'theirs'>): {
   return { middle: median(ratios), least: Math.min(...ratios), most: Math.max(...ratios) }
 }
 
-function median(values: readonly number[]): number {
+export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b)
   const half = Math.floor(sorted.length / 2)
   const [low = Number.NaN, high = low] = sorted.slice(sorted.length % 2 === 0 ? half - 1 : half)

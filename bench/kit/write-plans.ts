@@ -62,6 +62,24 @@ export function applying(target: WriteTarget, dids: readonly Did[], count: numbe
   }
 }
 
+/** One client that creates `count` records, one in each repo in turn, by these keys or by new ones. */
+export function inserting(
+  target: WriteTarget,
+  dids: readonly Did[],
+  { count, keyOf }: { readonly count: number; readonly keyOf?: (() => Tid) | undefined },
+): WritePlan {
+  const rkey = keyOf === undefined ? {} : { rkey: '<word>' }
+  const steps = Array.from({ length: count }, (_, index): Step => {
+    const place = index % dids.length
+    return keyOf === undefined ? [place] : [place, keyOf()]
+  })
+  return {
+    requests: dids.map((did) => createRequest(target, did, rkey)),
+    effects: dids.map((did) => ({ did, added: 1 })),
+    clients: [{ steps, repeats: false }],
+  }
+}
+
 /** Each of these people creates `count` records, some people at once, everybody once. */
 export function filling(
   target: WriteTarget,
@@ -147,9 +165,13 @@ function dealt(dids: readonly Did[], clients: number): { did: Did; index: number
   )
 }
 
-function createRequest(target: WriteTarget, did: Did): PlannedRequest {
+function createRequest(
+  target: WriteTarget,
+  did: Did,
+  rkey: { readonly rkey?: string } = {},
+): PlannedRequest {
   const { collection, record } = target
-  const body = { repo: did, collection, record }
+  const body = { repo: did, collection, ...rkey, record }
   return writeRequest(target, did, { method: 'createRecord', records: 'one', body })
 }
 
