@@ -2,6 +2,7 @@ import type { Did } from '../src/atproto/syntax.ts'
 import { drive } from './kit/generator.ts'
 import { benchDid, seedPeople } from './kit/people.ts'
 import { keyBetween, putPosts } from './kit/posts.ts'
+import { settle } from './kit/process.ts'
 import { median, ratioOf } from './kit/ratio.ts'
 import { type Figures, figuresOf, listOption, numberOption, option, print } from './kit/report.ts'
 import { Service } from './kit/service.ts'
@@ -102,7 +103,7 @@ function printSize({ size, keys, dids, figures }: Repos): void {
     `${`${size} records, ${keys}`.padEnd(30)} p50 ${middle(({ p50 }) => p50, 3)} ` +
       `p95 ${middle(({ p95 }) => p95, 3)} ms   ` +
       `server ${middle(({ cpuPer1000 }) => cpuPer1000, 3)} CPU s per 1000   ` +
-      `(${dids.length} repos, at the end of up to ${grown} records)`,
+      `(${dids.length} of them, at the end of up to ${grown} records)`,
   )
 }
 
@@ -134,6 +135,8 @@ async function measurePeople(): Promise<void> {
     await seedPeople(service, added, build)
     dids.push(...added)
     const startMs = await start(service)
+    // What earlier rounds left for the PDS is looked at when the service starts.
+    await settle(service.pid)
     const target = stratosTarget(service)
     const anybody = Array.from({ length: writes }, () => randomOf(dids))
     // The service's own first times, and the first touch of this one person, are no write's cost.
