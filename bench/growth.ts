@@ -113,8 +113,8 @@ function printGrowth(all: readonly Repos[]): void {
   if (small === undefined || big === undefined) return
   const text = (of: (one: Figures) => number) => {
     const { middle, least, most } = ratioOf({
-      ours: big.figures.map(of),
-      theirs: small.figures.map(of),
+      left: big.figures.map(of),
+      right: small.figures.map(of),
     })
     return `${middle.toFixed(2)}x (${least.toFixed(2)} to ${most.toFixed(2)})`
   }

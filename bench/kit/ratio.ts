@@ -3,8 +3,8 @@ import { print } from './report.ts'
 /** Of one load: the same figure of two servers, round for round. */
 export interface Paired {
   readonly name: string
-  readonly ours: readonly number[]
-  readonly theirs: readonly number[]
+  readonly left: readonly number[]
+  readonly right: readonly number[]
   /** What is to be said of the ratio besides. */
   readonly note?: string
 }
@@ -15,25 +15,25 @@ export interface Paired {
  * least of these ratios to the largest.
  */
 export function printRatios(
-  [ours, theirs]: readonly [string, string],
+  [left, right]: readonly [string, string],
   loads: readonly Paired[],
 ): void {
-  print(`\n${'median of rounds'.padEnd(38)}${ours.padStart(14)}${theirs.padStart(14)}   ratio`)
+  print(`\n${'median of rounds'.padEnd(38)}${left.padStart(14)}${right.padStart(14)}   ratio`)
   for (const load of loads) {
     const { middle, least, most } = ratioOf(load)
     const figure = (values: readonly number[]) => median(values).toFixed(1).padStart(14)
     const spread = `${middle.toFixed(2)}x (${least.toFixed(2)} to ${most.toFixed(2)})`
     const note = load.note === undefined ? '' : `   ${load.note}`
-    print(`${load.name.padEnd(38)}${figure(load.ours)}${figure(load.theirs)}   ${spread}${note}`)
+    print(`${load.name.padEnd(38)}${figure(load.left)}${figure(load.right)}   ${spread}${note}`)
   }
 }
 
-export function ratioOf({ ours, theirs }: Pick<Paired, 'ours' | 'theirs'>): {
+export function ratioOf({ left, right }: Pick<Paired, 'left' | 'right'>): {
   readonly middle: number
   readonly least: number
   readonly most: number
 } {
-  const ratios = ours.map((value, round) => value / (theirs[round] ?? Number.NaN))
+  const ratios = left.map((value, round) => value / (right[round] ?? Number.NaN))
   return { middle: median(ratios), least: Math.min(...ratios), most: Math.max(...ratios) }
 }
 

@@ -142,10 +142,10 @@ function report(): void {
   if (ours === undefined || theirs === undefined) throw new Error('a peer is missing')
   const paired = wanted.map((load) => {
     const { name, target } = loads[load]
-    const rates = { ours: ours.rates[load], theirs: theirs.rates[load] }
+    const rates = { left: ours.rates[load], right: theirs.rates[load] }
     const verdict = ratioOf(rates).middle >= target ? 'reached' : 'not reached'
     const note = `at least ${target}x: ${verdict}`
-    return { name, ours: rates.ours, theirs: rates.theirs, note }
+    return { name, left: rates.left, right: rates.right, note }
   })
   printRatios(['stratos /s', 'PDS /s'], paired)
 }
