@@ -74,7 +74,7 @@ async function reportBaseline(): Promise<void> {
     const accepted = before.find((load) => load.name === name)?.writesPerSecond
     if (accepted === undefined) continue
     const ratio = (writesPerSecond / accepted).toFixed(2)
-    print(`${name.padEnd(38)}${writesPerSecond} to ${accepted}: ${ratio}x`)
+    print(`${name.padEnd(40)}${writesPerSecond} to ${accepted}: ${ratio}x`)
   }
 }
 

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 
 /** Of Linux, as `getconf CLK_TCK` says. */
 const ticksPerSecond = 100
-const settleMs = 200
+const settleMs = 100
 const settleMsMax = 5_000
 /** A server that nobody asks still has its clocks and its garbage collector. */
 const idleShare = 0.1

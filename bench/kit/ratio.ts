@@ -18,13 +18,13 @@ export function printRatios(
   [left, right]: readonly [string, string],
   loads: readonly Paired[],
 ): void {
-  print(`\n${'median of rounds'.padEnd(38)}${left.padStart(14)}${right.padStart(14)}   ratio`)
+  print(`\n${'median of rounds'.padEnd(34)}${left.padStart(20)}${right.padStart(14)}   ratio`)
   for (const load of loads) {
     const { middle, least, most } = ratioOf(load)
-    const figure = (values: readonly number[]) => median(values).toFixed(1).padStart(14)
+    const figure = (values: readonly number[]) => short(median(values)).padStart(14)
     const spread = `${middle.toFixed(2)}x (${least.toFixed(2)} to ${most.toFixed(2)})`
     const note = load.note === undefined ? '' : `   ${load.note}`
-    print(`${load.name.padEnd(38)}${figure(load.left)}${figure(load.right)}   ${spread}${note}`)
+    print(`${load.name.padEnd(40)}${figure(load.left)}${figure(load.right)}   ${spread}${note}`)
   }
 }
 
@@ -35,6 +35,11 @@ export function ratioOf({ left, right }: Pick<Paired, 'left' | 'right'>): {
 } {
   const ratios = left.map((value, round) => value / (right[round] ?? Number.NaN))
   return { middle: median(ratios), least: Math.min(...ratios), most: Math.max(...ratios) }
+}
+
+/** Three digits, and never less than all before the point. */
+function short(value: number): string {
+  return value >= 100 ? value.toFixed(0) : value.toPrecision(3)
 }
 
 export function median(values: readonly number[]): number {

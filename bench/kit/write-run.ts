@@ -310,6 +310,5 @@ function bearer(did: Did): Record<string, string> {
 }
 
 function nameOf({ build, synchronous, seconds }: WriteRunOptions): string {
-  const { binary, root } = build
-  return `synchronous=${synchronous}, ${binary ?? root ?? 'from source'}, ${seconds} s a load`
+  return `synchronous=${synchronous}, ${build.binary ?? 'from source'}, ${seconds} s a load`
 }
