@@ -11,7 +11,7 @@ import { measureWrites, writeLoads } from './kit/write-run.ts'
  *   [--accept] [--baseline bench/baseline.json]
  * With --accept the figures of B are kept.
  */
-const secondsMax = 15
+const secondsMax = 10
 const [, , nameA = '', nameB = ''] = process.argv
 if ([nameA, nameB].some((name) => name === '' || name.startsWith('-'))) {
   throw new Error('name two commits: bun bench/compare.ts <commit A> <commit B>')

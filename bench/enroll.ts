@@ -178,7 +178,7 @@ async function status(
   const times: number[] = []
   const own = process.cpuUsage()
   const start = performance.now()
-  const end = start + (quiet ? 1 : seconds) * 1000
+  const end = start + (quiet ? Math.min(1, seconds) : seconds) * 1000
   await Promise.all(
     Array.from({ length: clients }, async () => {
       while (performance.now() < end) {

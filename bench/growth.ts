@@ -16,8 +16,8 @@ import { addWritten, stratosExporter, stratosTarget } from './kit/write-run.ts'
  *   [--people 10000] [--synchronous normal] [--shards 2] [--binary dist/stratos]
  */
 const parts = listOption('part', ['repo', 'people'])
-const writes = numberOption('writes', { fallback: 400, max: 2000 })
-const rounds = numberOption('rounds', { fallback: 3, max: 20 })
+const writes = numberOption('writes', { fallback: 400, max: 1000 })
+const rounds = numberOption('rounds', { fallback: 3, max: 5 })
 const large = numberOption('large', { fallback: 100_000, max: 100_000 })
 const people = numberOption('people', { fallback: 10_000, max: 100_000 })
 const [synchronous = 'normal'] = listOption('synchronous', ['normal', 'full'])

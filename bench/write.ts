@@ -9,7 +9,7 @@ import { measureWrites, type WriteLoad, writeLoads } from './kit/write-run.ts'
  *   [--people 1000] [--posts 100] [--shards 2] [--binary dist/stratos]
  */
 /** Beyond it, one busy repo would be larger than what is exported for the verification. */
-const secondsMax = 15
+const secondsMax = 10
 const seconds = numberOption('seconds', { fallback: 2, max: secondsMax })
 const people = numberOption('people', { fallback: 1000, max: 10_000 })
 const posts = numberOption('posts', { fallback: 100, max: 1000 })
