@@ -128,6 +128,11 @@ export class SeededStratos implements AsyncDisposable {
     return signal === 'SIGINT' ? await child.exited : await child.stop()
   }
 
+  /** `kill -9`, also while it starts; the data stay for `run`. */
+  async kill(): Promise<void> {
+    await this.#child?.kill()
+  }
+
   async stop(): Promise<void> {
     try {
       await this.terminate()
