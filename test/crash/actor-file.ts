@@ -71,6 +71,14 @@ export function readActorFile(path: string, did: Did): ActorFile {
   }
 }
 
+/** What a PDS was told about the stubs of one person. */
+export interface PdsKnowledge {
+  /** The CID of the record that a stub of this CID stands for. */
+  readonly taken: (pdsCid: string) => string | undefined
+  /** Whether a key is one where a stub was deleted. */
+  readonly isCleared: (rkey: string) => boolean
+}
+
 /** One complaint for each rule of the rows that does not hold. */
 export function fileComplaints(
   file: ActorFile,
@@ -79,8 +87,7 @@ export function fileComplaints(
     readonly answered: readonly Answered[]
     /** The events as they were seen before. */
     readonly before?: readonly EventRow[] | undefined
-    /** Keys of which the PDS was told that nothing is there any more. */
-    readonly cleared?: ReadonlySet<string> | undefined
+    readonly pds: PdsKnowledge
   },
 ): string[] {
   return [
@@ -88,7 +95,7 @@ export function fileComplaints(
     ...numberComplaints(file, known.before ?? []),
     ...replayComplaints(file),
     ...answerComplaints(file, known.answered),
-    ...outboxComplaints(file, known.cleared ?? new Set()),
+    ...outboxComplaints(file, known.pds),
   ].map((complaint) => `${file.did}: ${complaint}`)
 }
 
@@ -149,13 +156,13 @@ function answerComplaints({ events }: ActorFile, answered: readonly Answered[]):
 /** A stub is due, or was delivered, for every record; what is gone is to be taken away. */
 function outboxComplaints(
   { did, records, events, outbox }: ActorFile,
-  cleared: ReadonlySet<string>,
+  { taken, isCleared }: PdsKnowledge,
 ): string[] {
   const rows = new Map(outbox.map((row) => [row.rkey, row]))
   const cids = new Map(records.map(({ rkey, cid }) => [rkey, cid]))
   const wrong = records.filter(({ rkey, cid }) => {
     const row = rows.get(rkey)
-    if (row?.pending === 0) return row.record !== null || row.pdsCid !== cid
+    if (row?.pending === 0) return row.record !== null || taken(row.pdsCid ?? '') !== cid
     const stub = row?.record == null ? undefined : JSON.parse(row.record)
     const subject = { uri: `at://${did}/${postCollection}/${rkey}`, cid }
     return !Bun.deepEquals(stub?.source?.subject, subject)
@@ -166,7 +173,7 @@ function outboxComplaints(
   const keys = new Set(events.flatMap(({ ops }) => ops.map(({ path }) => path)))
   const forgotten = [...keys]
     .map((path) => path.slice(postCollection.length + 1))
-    .filter((rkey) => !cids.has(rkey) && !rows.has(rkey) && !cleared.has(rkey))
+    .filter((rkey) => !cids.has(rkey) && !rows.has(rkey) && !isCleared(rkey))
   const positions = outbox.filter(({ pending }) => pending === 1).map(({ position }) => position)
   return [
     ...wrong.map(({ rkey }) => `the stub of ${rkey} is wrong`),

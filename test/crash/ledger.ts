@@ -7,7 +7,14 @@ export interface Write {
 
 /** What happened in view of a caller, in order. `number` is that of the request. */
 export type Note =
-  | { readonly kind: 'asked'; readonly number: number; readonly did: Did; readonly writes: Write[] }
+  | {
+      readonly kind: 'asked'
+      readonly number: number
+      /** The request whose answer the same writer had before. */
+      readonly after?: number | undefined
+      readonly did: Did
+      readonly writes: Write[]
+    }
   | {
       readonly kind: 'answered'
       readonly number: number
@@ -17,6 +24,7 @@ export type Note =
     }
   | { readonly kind: 'service-key'; readonly text: string }
   | { readonly kind: 'enrolled'; readonly did: Did; readonly signingKey: string }
+  | { readonly kind: 'leaving'; readonly did: Did }
   | { readonly kind: 'left'; readonly did: Did }
 
 type Asked = Note & { readonly kind: 'asked' }
@@ -47,6 +55,7 @@ export class Ledger {
   serviceKey: string | undefined
   /** Signing keys by DID. */
   readonly enrolled = new Map<Did, string>()
+  readonly leaving = new Set<Did>()
   readonly left = new Set<Did>()
   readonly #standing = new Map<Did, Map<string, Standing>>()
   readonly #open = new Map<number, Asked>()
@@ -64,7 +73,9 @@ export class Ledger {
         return
       case 'enrolled':
         this.enrolled.set(note.did, note.signingKey)
-        this.left.delete(note.did)
+        return
+      case 'leaving':
+        this.leaving.add(note.did)
         return
       case 'left':
         this.left.add(note.did)

@@ -51,10 +51,11 @@ export class Load {
   }
 
   async #write(did: Did, rkeys: string[]): Promise<void> {
+    let after: number | undefined
     while (!this.#ending) {
       const writes = this.#plan(rkeys)
       const number = this.number++
-      this.#options.note({ kind: 'asked', number, did, writes })
+      this.#options.note({ kind: 'asked', number, after, did, writes })
       let answer: Answer
       try {
         answer = await this.#send(did, number, writes)
@@ -68,6 +69,7 @@ export class Load {
       const { cids, rev } = told(answer.body, writes)
       this.#options.note({ kind: 'answered', number, cids, rev })
       this.answers += 1
+      after = number
       for (const { action, rkey } of writes) {
         if (action === 'create') rkeys.push(rkey)
         if (action === 'delete') rkeys.splice(rkeys.indexOf(rkey), 1)

@@ -26,7 +26,11 @@ export interface Person {
 export interface SeededOptions {
   /** Names of people who are enrolled, each with the bare names of their boundaries. */
   readonly people: Readonly<Record<string, readonly string[]>>
+  /** Names of more people who are enrolled nowhere. */
+  readonly strangers?: readonly string[]
   readonly env?: Readonly<Record<string, string>>
+  /** Makes the command that runs the service's own one. */
+  readonly around?: (command: readonly string[]) => readonly string[]
 }
 
 export const projectFolder = fileURLToPath(new URL('../../', import.meta.url))
@@ -44,13 +48,13 @@ export class SeededStratos implements AsyncDisposable {
   readonly #people = new Map<string, Person>()
   readonly #handles: Bun.Server<undefined>
   readonly #forget: () => void
-  readonly #env: Readonly<Record<string, string>>
+  readonly #options: SeededOptions
   #child: Child | undefined
 
-  private constructor(port: number, dataFolder: string, env: Readonly<Record<string, string>>) {
+  private constructor(port: number, dataFolder: string, options: SeededOptions) {
     this.port = port
     this.dataFolder = dataFolder
-    this.#env = env
+    this.#options = options
     this.#handles = Bun.serve({
       port: 0,
       hostname: '127.0.0.1',
@@ -59,18 +63,20 @@ export class SeededStratos implements AsyncDisposable {
     this.#forget = endWithUs(() => rmSync(dataFolder, { recursive: true, force: true }))
   }
 
-  static async start({ people, env = {} }: SeededOptions): Promise<SeededStratos> {
+  static async start(options: SeededOptions): Promise<SeededStratos> {
+    const { people, strangers = [] } = options
     const dataFolder = await mkdtemp(join(tmpdir(), 'stratos-seeded-'))
-    const stratos = new SeededStratos(await freePort(), dataFolder, env)
+    const stratos = new SeededStratos(await freePort(), dataFolder, options)
     try {
       const enrolled = []
       for (const [name, boundaries] of Object.entries(people)) {
         const { did } = await stratos.#add(name)
         enrolled.push({ did, boundaries: boundaries.map((bare) => stratos.boundary(bare)) })
       }
-      await seed(dataFolder, stratos.did, enrolled)
+      // Without people the folder is left to the service.
+      if (enrolled.length > 0) await seed(dataFolder, stratos.did, enrolled)
       // Known to the directory, and enrolled nowhere.
-      await stratos.#add('stranger')
+      for (const name of ['stranger', ...strangers]) await stratos.#add(name)
       await stratos.run()
     } catch (error) {
       await stratos.stop()
@@ -108,8 +114,9 @@ export class SeededStratos implements AsyncDisposable {
 
   /** Starts the process, on the same data and port as before, and waits until it is ready. */
   async run(env: Readonly<Record<string, string>> = {}): Promise<void> {
+    const command = [process.execPath, 'src/main.ts', 'serve']
     const child = new Child({
-      command: [process.execPath, 'src/main.ts', 'serve'],
+      command: this.#options.around?.(command) ?? command,
       cwd: projectFolder,
       env: { ...this.environment(), ...env },
     })
@@ -216,7 +223,7 @@ export class SeededStratos implements AsyncDisposable {
       STRATOS_AUTH_FAILURES_PER_MINUTE: '1000000',
       STRATOS_ANONYMOUS_REQUESTS_PER_MINUTE: '1000000',
       STRATOS_WRITE_RATE_MAX_WRITES: '1000000',
-      ...this.#env,
+      ...this.#options.env,
     }
   }
 }

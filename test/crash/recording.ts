@@ -1,0 +1,258 @@
+import { readFileSync } from 'node:fs'
+import { mkdtemp, open, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { SeededStratos } from '../kit/seeded.ts'
+import { signIn } from '../kit/sign-in.ts'
+import { eventually } from '../kit/wait.ts'
+import { textOf } from '../kit/xrpc.ts'
+import type { Dice } from './dice.ts'
+import { contentsOf } from './disk.ts'
+import { Ledger, type Note } from './ledger.ts'
+import { Load } from './load.ts'
+import { StubTaker } from './stub-taker.ts'
+import { type Op, readTrace, recorded } from './trace.ts'
+
+/** All that a service did in its life, from an empty folder on, and what callers were told. */
+export interface Recording {
+  /** The folder that the operations are about; it is gone. */
+  readonly root: string
+  readonly ops: readonly Op[]
+  /** The lines at which something was asked for, or was said to somebody. */
+  readonly moments: readonly number[]
+  /** What was in the folder in the end. */
+  readonly final: ReadonlyMap<string, Buffer>
+  readonly env: Readonly<Record<string, string>>
+  readonly adminBasic: string
+  readonly boundary: string
+  readonly pds: Pick<StubTaker, 'taken' | 'cleared'>
+  /** What callers knew, as told by all that had left the service before a line. */
+  ledgerAt(line: number): Ledger
+}
+
+export async function record(dice: Dice, env: Readonly<Record<string, string>>) {
+  const traces = await mkdtemp(join(tmpdir(), 'stratos-trace-'))
+  try {
+    await using pds = new StubTaker()
+    const runs: string[] = []
+    await using stratos = await SeededStratos.start({
+      people: {},
+      strangers: [...early, ...late, passing],
+      env: { STRATOS_ENROLLMENT_MODE: 'open', STRATOS_SQLITE_SYNCHRONOUS: 'full', ...env },
+      around: (command) => {
+        runs.push(join(traces, `${runs.length}`))
+        return recorded(runs.at(-1) ?? '', command)
+      },
+    })
+    const life = new Life(stratos, pds, dice)
+    await life.begin()
+    await stratos.kill()
+    await life.loadEnded()
+    await stratos.run()
+    await life.goOn()
+    await stratos.terminate()
+    await life.loadEnded()
+    const ops: Op[] = []
+    let lines = 0
+    for (const path of runs) {
+      await traceEnded(path)
+      const run = await readTrace(path, stratos.dataFolder, lines)
+      for (const op of run.ops) ops.push(op)
+      lines = run.lines
+    }
+    return recordingOf({ stratos, pds, notes: life.notes, ops })
+  } finally {
+    await rm(traces, { recursive: true, force: true })
+  }
+}
+
+const early = ['anna', 'bela']
+const late = ['cleo', 'dora']
+const passing = 'emil'
+const writersOfPerson = 3
+const loadMs = 600
+
+/** What is known from the moment on at which `mark` leaves the service. */
+interface MarkedNote {
+  readonly note: Note
+  readonly mark: string | undefined
+}
+
+/** People who come, write and go. */
+class Life {
+  readonly notes: MarkedNote[] = []
+  readonly #stratos: SeededStratos
+  readonly #pds: StubTaker
+  readonly #dice: Dice
+  /** What is known by now. */
+  readonly #ledger = new Ledger()
+  /** By request, its rev. */
+  readonly #revs = new Map<number, string>()
+  #loads: Load[] = []
+  #number = 0
+  #fences = 0
+
+  constructor(stratos: SeededStratos, pds: StubTaker, dice: Dice) {
+    this.#stratos = stratos
+    this.#pds = pds
+    this.#dice = dice
+  }
+
+  /** A service that is new; it is left while people write. */
+  async begin(): Promise<void> {
+    const text = readFileSync(join(this.#stratos.dataFolder, 'signing_key'), 'utf8')
+    this.#take({ kind: 'service-key', text }, await this.#fence())
+    for (const name of early) await this.#enroll(name)
+    const load = await this.#startLoad(early)
+    await this.#enroll(passing)
+    const own = await this.#startLoad([passing])
+    await Bun.sleep(loadMs / 3)
+    own.expectEnd()
+    await own.ended()
+    await this.#leave(passing)
+    await Bun.sleep(loadMs)
+    load.expectEnd()
+  }
+
+  /** After a start on the same data; in the end nobody writes any more. */
+  async goOn(): Promise<void> {
+    const first = await this.#startLoad(early)
+    for (const name of late) await this.#enroll(name)
+    const second = await this.#startLoad(late)
+    await Bun.sleep(loadMs)
+    for (const load of [first, second]) load.expectEnd()
+    await this.loadEnded()
+  }
+
+  async loadEnded(): Promise<void> {
+    for (const load of this.#loads) await load.ended()
+    this.#loads = []
+  }
+
+  async #enroll(name: string): Promise<void> {
+    const { did } = this.#stratos.person(name)
+    const answer = await signIn(this.#stratos, name, { pds: this.#pds.signIn })
+    if (answer.status !== 200) throw new Error(`a sign-in was answered ${answer.status}`)
+    const told = await this.#fence()
+    const params = { did }
+    const { body } = await this.#stratos.call('zone.stratos.enrollment.status', { params })
+    this.#take({ kind: 'enrolled', did, signingKey: textOf(body, 'signingKey') }, told)
+  }
+
+  async #leave(name: string): Promise<void> {
+    const { did } = this.#stratos.person(name)
+    this.#take({ kind: 'leaving', did }, await this.#fence())
+    const method = 'zone.stratos.enrollment.unenroll'
+    const { status } = await this.#stratos.callAs(name, method, { verb: 'POST' })
+    if (status !== 200) throw new Error(`leaving was answered ${status}`)
+    this.#take({ kind: 'left', did }, await this.#fence())
+  }
+
+  async #startLoad(names: readonly string[]): Promise<Load> {
+    const begun = await this.#fence()
+    const load = new Load({
+      url: this.#stratos.url,
+      boundary: this.#stratos.boundary('a'),
+      dice: this.#dice,
+      note: (note) => this.#take(note, this.#markOf(note) ?? begun),
+      // Loads run beside each other.
+      number: this.#number,
+    })
+    this.#number += 1_000_000
+    this.#loads.push(load)
+    for (const name of names) {
+      const { did } = this.#stratos.person(name)
+      const rkeys = this.#ledger.settledKeys(did)
+      for (let writer = 0; writer < writersOfPerson; writer++) {
+        load.startWriter(
+          did,
+          rkeys.filter((_, index) => index % writersOfPerson === writer),
+        )
+      }
+    }
+    return load
+  }
+
+  #take(note: Note, mark: string | undefined): void {
+    this.notes.push({ note, mark })
+    this.#ledger.note(note)
+    if (note.kind === 'answered') this.#revs.set(note.number, note.rev)
+  }
+
+  /** A writer asks again once it has its answer. */
+  #markOf(note: Note): string | undefined {
+    if (note.kind === 'answered') return note.rev
+    return note.kind === 'asked' && note.after !== undefined
+      ? this.#revs.get(note.after)
+      : undefined
+  }
+
+  /** Makes the service say something that it says but once: after all that it has said so far. */
+  async #fence(): Promise<string> {
+    const did = `did:web:fence-${++this.#fences}.test`
+    const params = { did }
+    const { body } = await this.#stratos.call('zone.stratos.enrollment.status', { params })
+    return textOf(body, 'did')
+  }
+}
+
+function recordingOf(made: {
+  readonly stratos: SeededStratos
+  readonly pds: StubTaker
+  readonly notes: readonly MarkedNote[]
+  readonly ops: readonly Op[]
+}): Recording {
+  const { stratos, pds, notes, ops } = made
+  const said = firstSaid(ops)
+  const dated = notes.map(({ note, mark }) => {
+    const line = mark === undefined ? -1 : said.get(mark)
+    if (line === undefined) throw new Error(`${mark} never left the service`)
+    return { note, line }
+  })
+  return {
+    root: stratos.dataFolder,
+    ops: ops.filter(({ kind }) => kind !== 'say'),
+    moments: ops.map(({ start }) => start),
+    final: contentsOf(stratos.dataFolder),
+    env: stratos.environment(),
+    adminBasic: stratos.adminBasic,
+    boundary: stratos.boundary('a'),
+    pds,
+    ledgerAt: (cut) => {
+      const ledger = new Ledger()
+      for (const { note, line } of dated) if (line < cut) ledger.note(note)
+      return ledger
+    },
+  }
+}
+
+/** Of each rev and fence the line at which it began to leave the service, to whomever. */
+function firstSaid(ops: readonly Op[]): Map<string, number> {
+  const said = new Map<string, number>()
+  for (const op of ops) {
+    if (op.kind !== 'say') continue
+    const text = op.bytes.toString('latin1')
+    for (const [, rev, fence] of text.matchAll(/"rev":"(\w+)"|(did:web:fence-\d+\.test)/g)) {
+      const mark = rev ?? fence ?? ''
+      if (!said.has(mark)) said.set(mark, op.start)
+    }
+  }
+  return said
+}
+
+/** The tracer outlives the process by a moment: its last line is about the end of the first one. */
+async function traceEnded(path: string): Promise<void> {
+  await using file = await open(path)
+  const piece = async (at: number) => {
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(200), 0, 200, Math.max(0, at))
+    return buffer.toString('latin1', 0, bytesRead)
+  }
+  const [thread = ''] = (await piece(0)).split(' ')
+  await eventually(`end of ${path}`, async () => {
+    const [last = ''] = (await piece((await file.stat()).size - 200))
+      .trimEnd()
+      .split('\n')
+      .slice(-1)
+    return last.startsWith(`${thread} +++`) ? true : undefined
+  })
+}

@@ -1,0 +1,147 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { readConfig } from '../../src/config.ts'
+import { createLog } from '../../src/lib/log.ts'
+import { type Running, serve } from '../../src/serve.ts'
+import { postCollection, privatePost } from '../kit/post.ts'
+import { freePort } from '../kit/port.ts'
+import { textOf, fieldsOf, xrpc, xrpcResponse } from '../kit/xrpc.ts'
+import type { Did } from '../../src/atproto/syntax.ts'
+import { actorFolder } from '../../src/store/actor-folder.ts'
+import { fileComplaints, readActorFile } from './actor-file.ts'
+import type { Answered, Ledger } from './ledger.ts'
+import type { Recording } from './recording.ts'
+import { recordsOfExport } from './repo.ts'
+
+/**
+ * Starts the service on a folder as it was found after a power cut, with its own recovery, and
+ * writes once for everybody. @returns one complaint for each thing that it should have kept
+ */
+export async function complaintsOf(
+  dataFolder: string,
+  recording: Recording,
+  { ledger, shards }: { readonly ledger: Ledger; readonly shards: number },
+): Promise<string[]> {
+  const port = await freePort()
+  const url = `http://localhost:${port}`
+  const config = readConfig({
+    ...recording.env,
+    STRATOS_DATA_DIR: dataFolder,
+    STRATOS_PORT: String(port),
+    // It is the same service as before, so all its names are the same.
+    STRATOS_PUBLIC_URL: `http://localhost:${recording.env['STRATOS_PORT']}`,
+    STRATOS_SHARDS: String(shards),
+    STRATOS_SQLITE_SYNCHRONOUS: 'normal',
+  })
+  let running: Running
+  try {
+    running = await serve(config, around)
+  } catch (error) {
+    return [`the service does not start: ${String(error)}`]
+  }
+  const service = new Reopened(url, recording, ledger)
+  let complaints: string[]
+  try {
+    complaints = await service.complaints()
+  } finally {
+    await running.stop()
+  }
+  const key = readFileSync(join(dataFolder, 'signing_key'), 'utf8')
+  if (key !== (ledger.serviceKey ?? key)) complaints.push('the service has another key')
+  // In order it stored whatever it had still to store.
+  for (const did of service.present) complaints.push(...service.rowComplaints(did, dataFolder))
+  return complaints
+}
+
+const around: Parameters<typeof serve>[1] = {
+  log: createLog('error', (line) => console.error(line)),
+  version: 'test',
+  startWorker: () => new Worker(new URL('../../src/worker.ts', import.meta.url).href),
+  died: (name, error) => {
+    throw new Error(`${name} died`, { cause: error })
+  },
+}
+
+class Reopened {
+  /** Who is enrolled. */
+  readonly present: Did[] = []
+  readonly #url: string
+  readonly #recording: Recording
+  readonly #ledger: Ledger
+  readonly #written = new Map<Did, Answered>()
+
+  constructor(url: string, recording: Recording, ledger: Ledger) {
+    this.#url = url
+    this.#recording = recording
+    this.#ledger = ledger
+  }
+
+  async complaints(): Promise<string[]> {
+    const complaints: string[] = []
+    for (const [did, signingKey] of this.#ledger.enrolled) {
+      const status = await this.#ask('zone.stratos.enrollment.status', did)
+      if (status['enrolled'] !== true) {
+        if (!this.#ledger.leaving.has(did)) complaints.push(`${did} is not enrolled any more`)
+      } else if (status['signingKey'] !== signingKey) {
+        complaints.push(`${did} has another key`)
+      } else if (!this.#ledger.leaving.has(did)) {
+        complaints.push(...(await this.#repoComplaints(did, signingKey)))
+      }
+    }
+    for (const did of this.#ledger.left) {
+      const status = await this.#ask('zone.stratos.enrollment.status', did)
+      if (status['enrolled'] !== false) complaints.push(`${did} is enrolled again`)
+    }
+    return complaints
+  }
+
+  async #repoComplaints(did: Did, signingKey: string): Promise<string[]> {
+    const { adminBasic: authorization } = this.#recording
+    const call = { params: { did }, authorization }
+    const response = await xrpcResponse(this.#url, 'zone.stratos.sync.getRepo', call)
+    if (response.status !== 200) return [`${did} has no repo: ${await response.text()}`]
+    let found
+    try {
+      found = await recordsOfExport(await response.bytes(), did, signingKey)
+    } catch (error) {
+      return [`the repo of ${did} does not verify: ${String(error)}`]
+    }
+    this.present.push(did)
+    await this.#write(did)
+    return this.#ledger.complaints(did, found.records)
+  }
+
+  /** Whoever was here goes on as before. */
+  async #write(did: Did): Promise<void> {
+    const record = privatePost('request 0', [this.#recording.boundary])
+    const { status, body } = await xrpc(this.#url, 'zone.stratos.repo.createRecord', {
+      input: { repo: did, collection: postCollection, record },
+      authorization: `Bearer ${did}`,
+    })
+    if (status !== 200) throw new Error(`a write was answered ${status} ${JSON.stringify(body)}`)
+    const rkey = textOf(body, 'uri').split('/').at(-1) ?? ''
+    const rev = textOf(fieldsOf(body, 'commit'), 'rev')
+    const write = { action: 'create', rkey, cid: textOf(body, 'cid') } as const
+    this.#written.set(did, { rev, writes: [write] })
+  }
+
+  rowComplaints(did: Did, dataFolder: string): string[] {
+    const file = readActorFile(join(actorFolder(dataFolder, did), 'stratos.sqlite'), did)
+    const { pds } = this.#recording
+    const written = this.#written.get(did)
+    return fileComplaints(file, {
+      answered: [...this.#ledger.answered(did), ...(written === undefined ? [] : [written])],
+      pds: {
+        taken: (pdsCid) => pds.taken.get(pdsCid),
+        isCleared: (rkey) => pds.cleared.has(`${did}/${rkey}`),
+      },
+    })
+  }
+
+  async #ask(nsid: string, did: Did): Promise<Record<string, unknown>> {
+    const { adminBasic: authorization } = this.#recording
+    const { status, body } = await xrpc(this.#url, nsid, { params: { did }, authorization })
+    if (status !== 200) throw new Error(`${nsid} was answered ${status} ${JSON.stringify(body)}`)
+    return body
+  }
+}
