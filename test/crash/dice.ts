@@ -34,10 +34,10 @@ export class Dice {
 }
 
 /** Runs `task` with dice of the given seed, or of a new one, and names it when the task fails. */
-export async function withDice(task: (dice: Dice) => Promise<void>): Promise<void> {
+export async function withDice<T>(task: (dice: Dice) => Promise<T>): Promise<T> {
   const seed = Number(process.env['STRATOS_TEST_SEED'] ?? Math.floor(Math.random() * 2 ** 31))
   try {
-    await task(new Dice(seed))
+    return await task(new Dice(seed))
   } catch (error) {
     console.error(`failed with STRATOS_TEST_SEED=${seed}`)
     throw error

@@ -25,16 +25,22 @@ export interface Cut {
 export class Disk {
   readonly #root: string
   readonly #ops: readonly Op[]
+  readonly #before: string | undefined
 
-  /** @param ops on files below `root`, which begins empty, in order */
-  constructor(root: string, ops: readonly Op[]) {
+  /**
+   * @param ops on files below `root`, in order
+   * @param before a folder with what was in `root` before, all of it on disk; by default nothing
+   */
+  constructor(root: string, ops: readonly Op[], before?: string) {
     this.#root = root
     this.#ops = ops
+    this.#before = before
   }
 
   /** Writes into the folder `into` what there may be after a power cut. */
   rebuild(into: string, cut: Cut): void {
-    const history = new History(this.#root)
+    const before = this.#before === undefined ? newFolder() : folderOf(this.#before)
+    const history = new History(this.#root, before)
     for (const op of this.#ops) {
       if (op.start >= cut.line) break
       history.add(op, op.end < cut.line ? cut.syncs : 'none')
@@ -49,7 +55,7 @@ export class Disk {
       const changes = file.changes.map(({ end, change }): Change => {
         return { ...change, durable: end < last }
       })
-      return contentAtCut(Buffer.alloc(0), changes, { dice, luck: luckOfEach() })
+      return contentAtCut(file.before, changes, { dice, luck: luckOfEach() })
     })
   }
 }
@@ -58,6 +64,7 @@ const lucks: readonly Luck[] = ['none', 'all', 'writes', 'sectors']
 
 interface File {
   readonly kind: 'file'
+  readonly before: Buffer
   readonly changes: { readonly end: number; readonly change: LooseChange }[]
   readonly syncs: { readonly start: number }[]
 }
@@ -94,14 +101,15 @@ interface Naming {
 
 /** What happened to each file, whatever its name was at the time. */
 class History {
-  readonly root: Folder = newFolder()
+  readonly root: Folder
   readonly namings: Naming[] = []
   /** By the last of the names that were given before the sync was asked for: what a sync brings. */
   readonly synced: { readonly start: number; readonly node: Node }[] = []
   readonly #rootPath: string
 
-  constructor(rootPath: string) {
+  constructor(rootPath: string, root: Folder) {
     this.#rootPath = rootPath
+    this.root = root
   }
 
   /** @param counts which syncs are done before the cut; nothing else has to be */
@@ -256,8 +264,16 @@ export function contentsOf(folder: string): Map<string, Buffer> {
   )
 }
 
-function newFile(): File {
-  return { kind: 'file', changes: [], syncs: [] }
+function folderOf(path: string): Folder {
+  const entries = readdirSync(path, { withFileTypes: true }).map((entry): [string, Node] => {
+    const inner = join(path, entry.name)
+    return [entry.name, entry.isFile() ? newFile(readFileSync(inner)) : folderOf(inner)]
+  })
+  return { ...newFolder(), live: new Map(entries), kept: new Map(entries) }
+}
+
+function newFile(before = Buffer.alloc(0)): File {
+  return { kind: 'file', before, changes: [], syncs: [] }
 }
 
 function newFolder(): Folder {

@@ -1,10 +1,12 @@
 import { beforeAll, expect, setDefaultTimeout, test } from 'bun:test'
+import { existsSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Dice, timesOf, withDice } from './dice.ts'
 import { contentsOf, type Cut, Disk } from './disk.ts'
 import { record, type Recording } from './recording.ts'
+import { recordStart } from './recovery.ts'
 import { complaintsOf } from './reopened.ts'
 import { whyNotRecorded } from './trace.ts'
 
@@ -15,17 +17,28 @@ const recordedTest = test.skipIf(reason !== undefined)
 
 setDefaultTimeout(Math.max(120_000, cuts * 1_000))
 
-const recordings: Recording[] = []
+/** Of services that sync each write. */
+let recordings: Recording[] = []
+/** Of one that does not. */
+let careless: Recording
 
 beforeAll(async () => {
   if (reason !== undefined) return
-  for (const shards of ['2', '0']) {
-    await withDice(async (dice) => {
-      const env = { STRATOS_SHARDS: shards, STRATOS_ACTOR_HANDLES: String(dice.one([8, 256])) }
-      recordings.push(await record(dice, env))
-    })
-  }
+  const [first, second, third] = await Promise.all([
+    recordWith({ STRATOS_SHARDS: '2' }),
+    recordWith({ STRATOS_SHARDS: '0' }),
+    recordWith({ STRATOS_SHARDS: '2', STRATOS_SQLITE_SYNCHRONOUS: 'normal' }),
+  ])
+  recordings = [first, second]
+  careless = third
 })
+
+function recordWith(env: Readonly<Record<string, string>>): Promise<Recording> {
+  return withDice((dice) => {
+    // With few, databases are closed and opened again all the time.
+    return record(dice, { STRATOS_ACTOR_HANDLES: String(dice.one([8, 256])), ...env })
+  })
+}
 
 recordedTest('a recording is complete: done without a cut it gives what is there', async () => {
   await withDice(async (dice) => {
@@ -54,6 +67,12 @@ recordedTest('over many power cuts nothing acknowledged is lost and all verifies
   })
 })
 
+recordedTest('nor is it when power goes again while the service recovers', async () => {
+  await withDice(async (dice) => {
+    for (let count = 0; count < cuts / 40; count++) await cutTwice(dice)
+  })
+})
+
 recordedTest('without syncs of files, or of folders, something is lost', async () => {
   for (const syncs of ['none', 'of files'] as const) {
     await withDice(async (dice) => {
@@ -64,10 +83,8 @@ recordedTest('without syncs of files, or of folders, something is lost', async (
 
 recordedTest('a service that does not sync each write is found out', async () => {
   await withDice(async (dice) => {
-    const env = { STRATOS_SHARDS: '2', STRATOS_SQLITE_SYNCHRONOUS: 'normal' }
-    const normal = await record(dice, env)
-    const found = await cutsWithLoss(dice, { names: 'in-order', syncs: 'all', of: normal })
-    expect(found).toBeGreaterThan(0)
+    const how = { names: 'in-order', syncs: 'all', of: careless } as const
+    expect(await cutsWithLoss(dice, how)).toBeGreaterThan(0)
   })
 })
 
@@ -83,21 +100,49 @@ async function cutsWithLoss(dice: Dice, how: How): Promise<number> {
 
 type How = Pick<Cut, 'names' | 'syncs'> & { readonly of?: Recording }
 
+/** Cuts the power while it recovers from a cut, at some moments. */
+async function cutTwice(dice: Dice): Promise<void> {
+  const recording = dice.one(recordings)
+  const line = lineOf(dice, recording)
+  const ledger = recording.ledgerAt(line)
+  const how = { dice, names: dice.one(['by-folder', 'in-order'] as const), syncs: 'all' } as const
+  await inFolder(async (before) => {
+    new Disk(recording.root, recording.ops).rebuild(before, { line, ...how })
+    const start = await recordStart(before, recording, dice)
+    const disk = new Disk(start.root, start.ops, before)
+    for (let again = 0; again < 4; again++) {
+      await inFolder(async (folder) => {
+        const second = dice.one(start.ops).start + dice.below(2)
+        disk.rebuild(folder, { line: second, ...how })
+        const complaints = await complaintsOf(folder, recording, { ledger, shards: 0 })
+        expect(complaints).toEqual([])
+      })
+    }
+  })
+}
+
+/** Just before something was begun or said, or just after. */
+function lineOf(dice: Dice, { moments }: Recording): number {
+  return dice.one(dice.oneIn(2) ? moments.all : dice.one(moments.news)) + dice.below(2)
+}
+
 /** Cuts the power somewhere, and starts the service on what is left. */
 async function cutOnce(dice: Dice, { of, ...how }: How): Promise<string[]> {
   const recording = of ?? dice.one(recordings)
-  // Just before something was begun or said, or just after.
-  const line = dice.one(recording.moments) + dice.below(2)
+  const line = lineOf(dice, recording)
   const disk = new Disk(recording.root, recording.ops)
   return await inFolder(async (folder) => {
     disk.rebuild(folder, { line, dice, ...how })
     const ledger = recording.ledgerAt(line)
-    return await complaintsOf(folder, recording, { ledger, shards: dice.one([0, 2]) })
+    return await complaintsOf(folder, recording, { ledger, shards: dice.one([0, 0, 2]) })
   })
 }
 
+/** What a cut left is read and written as much as a disk would allow, and never needed again. */
+const inMemory = '/dev/shm'
+
 async function inFolder<T>(task: (folder: string) => Promise<T>): Promise<T> {
-  const folder = await mkdtemp(join(tmpdir(), 'stratos-cut-'))
+  const folder = await mkdtemp(join(existsSync(inMemory) ? inMemory : tmpdir(), 'stratos-cut-'))
   try {
     return await task(join(folder, 'data'))
   } finally {

@@ -18,8 +18,8 @@ export interface Recording {
   /** The folder that the operations are about; it is gone. */
   readonly root: string
   readonly ops: readonly Op[]
-  /** The lines at which something was asked for, or was said to somebody. */
-  readonly moments: readonly number[]
+  /** The lines at which something was asked for or said, and those at which callers heard of it. */
+  readonly moments: { readonly all: readonly number[]; readonly news: readonly number[][] }
   /** What was in the folder in the end. */
   readonly final: ReadonlyMap<string, Buffer>
   readonly env: Readonly<Record<string, string>>
@@ -52,14 +52,7 @@ export async function record(dice: Dice, env: Readonly<Record<string, string>>) 
     await life.goOn()
     await stratos.terminate()
     await life.loadEnded()
-    const ops: Op[] = []
-    let lines = 0
-    for (const path of runs) {
-      await traceEnded(path)
-      const run = await readTrace(path, stratos.dataFolder, lines)
-      for (const op of run.ops) ops.push(op)
-      lines = run.lines
-    }
+    const ops = await opsOf(runs, stratos.dataFolder)
     return recordingOf({ stratos, pds, notes: life.notes, ops })
   } finally {
     await rm(traces, { recursive: true, force: true })
@@ -75,7 +68,7 @@ const loadMs = 600
 /** What is known from the moment on at which `mark` leaves the service. */
 interface MarkedNote {
   readonly note: Note
-  readonly mark: string | undefined
+  readonly mark: string
 }
 
 /** People who come, write and go. */
@@ -173,7 +166,7 @@ class Life {
     return load
   }
 
-  #take(note: Note, mark: string | undefined): void {
+  #take(note: Note, mark: string): void {
     this.notes.push({ note, mark })
     this.#ledger.note(note)
     if (note.kind === 'answered') this.#revs.set(note.number, note.rev)
@@ -205,14 +198,20 @@ function recordingOf(made: {
   const { stratos, pds, notes, ops } = made
   const said = firstSaid(ops)
   const dated = notes.map(({ note, mark }) => {
-    const line = mark === undefined ? -1 : said.get(mark)
+    const line = said.get(mark)
     if (line === undefined) throw new Error(`${mark} never left the service`)
     return { note, line }
   })
   return {
     root: stratos.dataFolder,
     ops: ops.filter(({ kind }) => kind !== 'say'),
-    moments: ops.map(({ start }) => start),
+    moments: {
+      all: ops.map(({ start }) => start),
+      // By what was heard: of some kinds there are but few.
+      news: [...Map.groupBy(dated, ({ note }) => note.kind).values()].map((group) =>
+        group.map(({ line }) => line),
+      ),
+    },
     final: contentsOf(stratos.dataFolder),
     env: stratos.environment(),
     adminBasic: stratos.adminBasic,
@@ -240,6 +239,19 @@ function firstSaid(ops: readonly Op[]): Map<string, number> {
   return said
 }
 
+/** What the runs of one service did, one after the other. */
+export async function opsOf(traces: readonly string[], root: string): Promise<Op[]> {
+  const ops: Op[] = []
+  let lines = 0
+  for (const path of traces) {
+    await traceEnded(path)
+    const run = await readTrace(path, root, lines)
+    for (const op of run.ops) ops.push(op)
+    lines = run.lines
+  }
+  return ops
+}
+
 /** The tracer outlives the process by a moment: its last line is about the end of the first one. */
 async function traceEnded(path: string): Promise<void> {
   await using file = await open(path)
@@ -253,6 +265,6 @@ async function traceEnded(path: string): Promise<void> {
       .trimEnd()
       .split('\n')
       .slice(-1)
-    return last.startsWith(`${thread} +++`) ? true : undefined
+    return /^(\d+) +\+\+\+/.exec(last)?.[1] === thread ? true : undefined
   })
 }

@@ -24,18 +24,11 @@ export async function complaintsOf(
 ): Promise<string[]> {
   const port = await freePort()
   const url = `http://localhost:${port}`
-  const config = readConfig({
-    ...recording.env,
-    STRATOS_DATA_DIR: dataFolder,
-    STRATOS_PORT: String(port),
-    // It is the same service as before, so all its names are the same.
-    STRATOS_PUBLIC_URL: `http://localhost:${recording.env['STRATOS_PORT']}`,
-    STRATOS_SHARDS: String(shards),
-    STRATOS_SQLITE_SYNCHRONOUS: 'normal',
-  })
+  const config = readConfig(environmentOf(recording, { dataFolder, port, shards }))
+  const log: string[] = []
   let running: Running
   try {
-    running = await serve(config, around)
+    running = await serve(config, around(log))
   } catch (error) {
     return [`the service does not start: ${String(error)}`]
   }
@@ -50,16 +43,33 @@ export async function complaintsOf(
   if (key !== (ledger.serviceKey ?? key)) complaints.push('the service has another key')
   // In order it stored whatever it had still to store.
   for (const did of service.present) complaints.push(...service.rowComplaints(did, dataFolder))
-  return complaints
+  // What it said of its own accord tells more of what is wrong.
+  return complaints.length === 0 ? [] : [...complaints, ...log]
 }
 
-const around: Parameters<typeof serve>[1] = {
-  log: createLog('error', (line) => console.error(line)),
-  version: 'test',
-  startWorker: () => new Worker(new URL('../../src/worker.ts', import.meta.url).href),
-  died: (name, error) => {
-    throw new Error(`${name} died`, { cause: error })
-  },
+/** The same service as before, with all its names. */
+export function environmentOf(
+  { env }: Recording,
+  at: { readonly dataFolder: string; readonly port: number; readonly shards: number },
+): Record<string, string> {
+  return {
+    ...env,
+    STRATOS_DATA_DIR: at.dataFolder,
+    STRATOS_PORT: String(at.port),
+    STRATOS_PUBLIC_URL: `http://localhost:${env['STRATOS_PORT']}`,
+    STRATOS_SHARDS: String(at.shards),
+  }
+}
+
+function around(lines: string[]): Parameters<typeof serve>[1] {
+  return {
+    log: createLog('error', (line) => lines.push(line)),
+    version: 'test',
+    startWorker: () => new Worker(new URL('../../src/worker.ts', import.meta.url).href),
+    died: (name, error) => {
+      throw new Error(`${name} died`, { cause: error })
+    },
+  }
 }
 
 class Reopened {

@@ -232,7 +232,8 @@ export function basic(user: string, password: string): string {
   return `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`
 }
 
-async function isReady(url: string, child: Child): Promise<true | undefined> {
+/** @throws once the process has ended */
+export async function isReady(url: string, child: Child): Promise<true | undefined> {
   if (!child.running) throw new Error(`it ended with ${await child.exited}\n${child.output}`)
   try {
     const response = await fetch(`${url}/ready`, { signal: AbortSignal.timeout(1000) })
