@@ -47,6 +47,8 @@ interface OutboxRow {
 
 export function readActorFile(path: string, did: Did): ActorFile {
   using database = new Database(path, { readonly: true })
+  // All as of one moment, whoever else writes.
+  database.run('begin')
   const all = <Row>(sql: string) => database.query<Row, []>(sql).all()
   const [head] = all<ActorFile['head']>('select cid, rev, seq from stratos_repo_root')
   const [blocks] = all<{ count: number }>(`select count(distinct r."blockId") as count

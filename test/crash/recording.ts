@@ -25,7 +25,7 @@ export interface Recording {
   readonly env: Readonly<Record<string, string>>
   readonly adminBasic: string
   readonly boundary: string
-  readonly pds: Pick<StubTaker, 'taken' | 'cleared'>
+  readonly pds: Pick<StubTaker, 'of'>
   /** What callers knew, as told by all that had left the service before a line. */
   ledgerAt(line: number): Ledger
 }

@@ -137,14 +137,10 @@ class Reopened {
 
   rowComplaints(did: Did, dataFolder: string): string[] {
     const file = readActorFile(join(actorFolder(dataFolder, did), 'stratos.sqlite'), did)
-    const { pds } = this.#recording
     const written = this.#written.get(did)
     return fileComplaints(file, {
       answered: [...this.#ledger.answered(did), ...(written === undefined ? [] : [written])],
-      pds: {
-        taken: (pdsCid) => pds.taken.get(pdsCid),
-        isCleared: (rkey) => pds.cleared.has(`${did}/${rkey}`),
-      },
+      pds: this.#recording.pds.of(did),
     })
   }
 

@@ -1,19 +1,38 @@
+import type { Did } from '../../src/atproto/syntax.ts'
 import { AuthorizationServer } from '../remote/authorization-server.ts'
 import { PdsServer } from '../service/pds-server.ts'
 import { postCollection } from '../kit/post.ts'
+import type { PdsKnowledge } from './actor-file.ts'
 import { fieldsOf, isFields, textOf } from '../kit/xrpc.ts'
 
 /** A PDS that people sign in at, and that takes stubs and remembers all it was ever given. */
 export class StubTaker implements AsyncDisposable {
   readonly signIn = new AuthorizationServer()
   /** By the CID of each stub, the CID of the record that it stood for. */
-  readonly taken = new Map<string, string>()
+  readonly #taken = new Map<string, string>()
   /** Keys of which it said that nothing stands there, or no longer, each after its DID. */
-  readonly cleared = new Set<string>()
+  readonly #cleared = new Set<string>()
   readonly #records = new PdsServer()
 
   constructor() {
     this.signIn.xrpc = (request) => this.#answer(request)
+  }
+
+  /** What it knows about one person. */
+  of(did: Did): PdsKnowledge {
+    return {
+      taken: (pdsCid) => this.#taken.get(pdsCid),
+      isCleared: (rkey) => this.#cleared.has(`${did}/${rkey}`),
+    }
+  }
+
+  /** The stubs that stand in somebody's repo: key, and CID of the record. */
+  stubsOf(did: Did): string[] {
+    const keys = this.#records.keysOf(did).filter((key) => key.startsWith(`${postCollection}/`))
+    return keys.map((key) => {
+      const rkey = key.slice(postCollection.length + 1)
+      return `${rkey} ${subjectOf(this.#records.at(did, rkey))}`
+    })
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -39,12 +58,17 @@ export class StubTaker implements AsyncDisposable {
     if (collection !== postCollection) return
     if (!isFields(record)) {
       const isGone = !('cid' in answer) && [undefined, 'RecordNotFound'].includes(errorOf(answer))
-      if (isGone) this.cleared.add(`${String(repo)}/${String(rkey)}`)
+      if (isGone) this.#cleared.add(`${String(repo)}/${String(rkey)}`)
     } else if ('cid' in answer) {
-      const cid = textOf(fieldsOf(fieldsOf(record, 'source'), 'subject'), 'cid')
-      this.taken.set(textOf(answer, 'cid'), cid)
+      this.#taken.set(textOf(answer, 'cid'), subjectOf(record))
     }
   }
+}
+
+/** The CID of the record that a stub stands for. */
+function subjectOf(stub: unknown): string {
+  if (!isFields(stub)) throw new Error('no stub stands there')
+  return textOf(fieldsOf(fieldsOf(stub, 'source'), 'subject'), 'cid')
 }
 
 function errorOf(answer: Record<string, unknown>): string | undefined {
