@@ -14,7 +14,8 @@ import {
   type Tid,
 } from '../../src/atproto/syntax.ts'
 import { nextTid } from '../../src/atproto/tid.ts'
-import { ActorStore, type Head, type RecordOp } from '../../src/store/actor.ts'
+import type { Head, RecordOp } from '../../src/store/actor-change.ts'
+import { ActorStore } from '../../src/store/actor.ts'
 import { actorFolder } from '../../src/store/actor-folder.ts'
 import { openSqlite } from '../../src/store/sqlite.ts'
 

@@ -30,10 +30,15 @@ export function makeFolder(path: string): void {
 
 /** Brings the names inside a folder to disk. */
 export function syncFolder(path: string): void {
-  const folder = openSync(join(path, '.'), 'r')
+  syncFile(join(path, '.'))
+}
+
+/** Brings to disk what anybody has written into a file. */
+export function syncFile(path: string): void {
+  const file = openSync(path, 'r')
   try {
-    fsyncSync(folder)
+    fsyncSync(file)
   } finally {
-    closeSync(folder)
+    closeSync(file)
   }
 }

@@ -8,6 +8,7 @@ import type { Log } from '../lib/log.ts'
 import type { WriteRules } from '../service/write-op.ts'
 import type { ShardBoot } from '../shard/messages.ts'
 import { ShardPool } from '../shard/pool.ts'
+import { recover } from '../store/recover.ts'
 
 export interface Threads {
   readonly startWorker: () => Worker
@@ -20,6 +21,8 @@ export async function startShards(
   { log, startWorker, died }: Threads & { readonly log: Log },
 ): Promise<ShardPool> {
   const { config, rules, docs, schemas } = made
+  const migrations = folder('migrations/actor/sqlite')
+  await recover({ dataDir: config.dataDir, migrations }, log)
   const count = config.shards ?? availableParallelism()
   const lanes = Math.max(1, count)
   const handles = actorHandles(config, log)
@@ -32,7 +35,7 @@ export async function startShards(
       treeBytesMax: Math.floor(treeBytesMax / lanes),
       clockId: index,
       logLevel: config.logLevel,
-      migrations: folder('migrations/actor/sqlite'),
+      migrations,
       schemas: JSON.stringify(docs),
       rules,
     }

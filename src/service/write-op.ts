@@ -16,7 +16,7 @@ import {
 } from '../atproto/syntax.ts'
 import { nextTid } from '../atproto/tid.ts'
 import { assert, unreachable } from '../lib/assert.ts'
-import type { RecordOp } from '../store/actor.ts'
+import type { RecordOp } from '../store/actor-change.ts'
 import type { OutboxEntry } from '../store/actor-outbox.ts'
 import { boundaryNames } from './boundary.ts'
 import { type EncodedRecord, encodeRecord, type RecordRules, type StoredBefore } from './record.ts'

@@ -7,29 +7,35 @@ import type { Did } from '../atproto/syntax.ts'
 import { makeFolder, syncFolder, writeDurably } from '../lib/files.ts'
 import { linksOf } from '../service/targets.ts'
 import type { ActorAnswers } from '../service/calls.ts'
-import { ActorStore, type Head } from '../store/actor.ts'
+import type { Head } from '../store/actor-change.ts'
+import { ActorStore } from '../store/actor.ts'
 import { actorFolder, removeActorFolder } from '../store/actor-folder.ts'
-import { migrateSqlite, type Migrations } from '../store/migrate.ts'
-import { openSqlite, type Synchronous } from '../store/sqlite.ts'
+import {
+  type ActorDatabaseOptions,
+  actorDatabasePath,
+  openActorDatabase,
+} from '../store/actor-database.ts'
+import type { Behind } from '../store/behind.ts'
 
 /** An actor whose database is open. The head is current: its shard is the only writer. */
 export interface OpenActor {
   readonly did: Did
   readonly store: ActorStore
+  /** The database below `store`, to which its journal brings Changes. */
+  readonly behind: Behind
   readonly key: SigningKey
   head: Head
 }
 
-interface Options {
-  readonly dataDir: string
-  readonly synchronous: Synchronous
-  readonly migrations: Migrations
+interface Options extends ActorDatabaseOptions {
   /** Open databases at most; one in use is never closed. */
   readonly handlesMax: number
 }
 
 interface Entry {
   readonly actor: Promise<OpenActor>
+  /** What `actor` resolved to. */
+  opened?: OpenActor
   leases: number
   /** Called when nobody uses it any more. */
   idle?: () => void
@@ -102,7 +108,10 @@ export class Actors {
   async erase(did: Did): Promise<void> {
     this.#leaving.add(did)
     const entry = this.#open.get(did)
-    if (entry !== undefined) await this.#close(did, entry)
+    if (entry !== undefined) {
+      entry.opened?.behind.drop()
+      await this.#close(did, entry)
+    }
     removeActorFolder(this.#options.dataDir, did)
     this.#leaving.delete(did)
   }
@@ -129,7 +138,7 @@ export class Actors {
     const path = join(folder, keyFile)
     if (!existsSync(path)) {
       // With another key every commit that is there would stop verifying, for good.
-      if (existsSync(join(folder, databaseFile))) {
+      if (existsSync(actorDatabasePath(this.#options.dataDir, did))) {
         throw new Error(`the key file of ${did} is gone: restore ${path} from a backup`)
       }
       makeFolder(folder)
@@ -142,12 +151,13 @@ export class Actors {
   async create(did: Did, start: (store: ActorStore, key: SigningKey) => Promise<void>) {
     const key = this.signingKey(did)
     const folder = actorFolder(this.#options.dataDir, did)
-    const store = await this.#store(did)
+    const behind = await openActorDatabase(did, this.#options)
     try {
       syncFolder(folder)
+      const store = new ActorStore(behind, did)
       if ((await store.head()) === undefined) await start(store, key)
     } finally {
-      await store.close()
+      await behind.close()
     }
   }
 
@@ -180,10 +190,13 @@ export class Actors {
       }
       const entry: Entry = { actor: this.#load(did), leases: 1 }
       this.#open.set(did, entry)
-      entry.actor.catch(() => {
-        if (this.#open.get(did) === entry) this.#open.delete(did)
-        this.#giveBack()
-      })
+      entry.actor.then(
+        (actor) => (entry.opened = actor),
+        () => {
+          if (this.#open.get(did) === entry) this.#open.delete(did)
+          this.#giveBack()
+        },
+      )
       return entry
     }
   }
@@ -195,11 +208,12 @@ export class Actors {
 
   /**
    * Closes the least recently used actor that nobody uses; says whether there was one. Its handle
-   * passes to the caller, so that nobody else takes the room while it is being closed.
+   * passes to the caller, so that nobody else takes the room while it is being closed. One whose
+   * database lags and cannot catch up is kept: what it lacks would be missed by its next reader.
    */
   async #closeOldest(): Promise<boolean> {
     for (const [did, entry] of this.#open) {
-      if (entry.leases > 0) continue
+      if (entry.leases > 0 || !caughtUp(entry)) continue
       this.#open.delete(did)
       try {
         await (await entry.actor).store.close()
@@ -230,33 +244,21 @@ export class Actors {
   }
 
   async #load(did: Did): Promise<OpenActor> {
-    const folder = actorFolder(this.#options.dataDir, did)
-    if (!existsSync(join(folder, databaseFile))) throw repoNotFound(did)
-    const key = readKey(join(folder, keyFile))
-    const store = await this.#store(did)
+    const { dataDir } = this.#options
+    if (!existsSync(actorDatabasePath(dataDir, did))) throw repoNotFound(did)
+    const key = readKey(join(actorFolder(dataDir, did), keyFile))
+    const behind = await openActorDatabase(did, this.#options)
+    const store = new ActorStore(behind, did)
     try {
       const head = await store.head()
       if (head === undefined) throw repoNotFound(did)
       const { commit: _, ...rest } = head
       if ((await store.due()).includes('backlinks')) await relink(store)
-      return { did, store, key, head: rest }
+      return { did, store, behind, key, head: rest }
     } catch (error) {
       await store.close()
       throw error
     }
-  }
-
-  async #store(did: Did): Promise<ActorStore> {
-    const path = join(actorFolder(this.#options.dataDir, did), databaseFile)
-    const { synchronous, migrations } = this.#options
-    const sqlite = openSqlite(path, { synchronous, cacheKib: 256, exclusive: false })
-    try {
-      await migrateSqlite(sqlite, migrations)
-    } catch (error) {
-      await sqlite.close()
-      throw error
-    }
-    return new ActorStore(sqlite, did)
   }
 }
 
@@ -267,8 +269,17 @@ async function relink(store: ActorStore): Promise<void> {
 }
 
 const keyFile = 'signing_key'
-const databaseFile = 'stratos.sqlite'
 const handleWaitMs = 5_000
+
+function caughtUp({ opened }: Entry): boolean {
+  try {
+    opened?.behind.catchUp()
+    return true
+  } catch {
+    // Who next reads or writes there is told, and it is logged.
+    return false
+  }
+}
 
 function readKey(path: string): SigningKey {
   return SigningKey.import(readFileSync(path, 'utf8').trim())

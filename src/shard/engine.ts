@@ -5,6 +5,7 @@ import type { Did } from '../atproto/syntax.ts'
 import type { Log } from '../lib/log.ts'
 import { Turns } from '../lib/turns.ts'
 import type { ActorAnswers } from '../service/calls.ts'
+import { Journal } from '../store/journal.ts'
 import { Actors } from './actors.ts'
 import type { ShardBoot, ShardError, ShardMessage, ShardReply, ShardRequest } from './messages.ts'
 import { Outboxes } from './outboxes.ts'
@@ -16,6 +17,7 @@ import { Writes } from './writes.ts'
 /** The owner of some actors: it decides and stores their writes and answers their reads. */
 export class Engine {
   readonly #actors: Actors
+  readonly #journal: Journal
   readonly #reads: Reads
   readonly #writes: Writes
   readonly #outboxes: Outboxes
@@ -42,8 +44,10 @@ export class Engine {
     this.#repos = repos
     const turns = this.#turns
     const { schemas, log } = parts
+    const journal = new Journal({ ...boot, log })
+    this.#journal = journal
     this.#reads = new Reads(this.#actors, repos, turns)
-    this.#writes = new Writes(this.#actors, repos, { boot, schemas, turns, log })
+    this.#writes = new Writes(this.#actors, repos, { boot, journal, schemas, turns })
     this.#outboxes = new Outboxes(this.#actors, turns, boot.rules)
   }
 
@@ -67,6 +71,7 @@ export class Engine {
       await promise
     }
     this.#flush()
+    this.#journal.close()
     await this.#actors.close()
   }
 
@@ -129,6 +134,7 @@ export class Engine {
     this.#repos.forget(did)
     this.#reads.forget()
     await this.#actors.erase(did)
+    this.#journal.wipe()
     return {}
   }
 

@@ -2,7 +2,6 @@ import { overloaded } from '../atproto/errors.ts'
 import type { Schemas } from '../atproto/lexicon.ts'
 import { Mst } from '../atproto/mst.ts'
 import { type Did, recordUri } from '../atproto/syntax.ts'
-import type { Log } from '../lib/log.ts'
 import type { Turns } from '../lib/turns.ts'
 import type { ActorAnswers, ActorCall } from '../service/calls.ts'
 import {
@@ -13,7 +12,8 @@ import {
   type WriteCall,
 } from '../service/write.ts'
 import type { WriteContext } from '../service/write-op.ts'
-import type { Change } from '../store/actor.ts'
+import type { Change } from '../store/actor-change.ts'
+import type { Journal } from '../store/journal.ts'
 import type { Actors, OpenActor } from './actors.ts'
 import type { ShardBoot } from './messages.ts'
 import type { Repos } from './repos.ts'
@@ -35,9 +35,9 @@ interface Decided {
 
 interface Parts {
   readonly boot: Pick<ShardBoot, 'rules' | 'clockId'>
+  readonly journal: Journal
   readonly schemas: Schemas
   readonly turns: Turns<Did>
-  readonly log: Log
 }
 
 /**
@@ -123,28 +123,15 @@ export class Writes {
     const changes = decided.flatMap(({ change }) => change ?? [])
     if (changes.length > 0) {
       try {
-        await actor.store.apply(changes)
+        await this.#parts.journal.store(actor.behind, changes)
       } catch (error) {
-        const { did } = actor
-        this.#parts.log.error('shard.batch.failed', { did, writes: changes.length, error })
         await this.#reload(actor)
-        if (batch.length === 1) throw error
-        return await this.#storeAlone(actor, batch)
+        throw error
       }
       actor.head = state.head
       this.#repos.keep(actor.did, state.tree)
     }
     for (const { settle } of decided) settle()
-  }
-
-  async #storeAlone(actor: OpenActor, batch: readonly Waiting[]): Promise<void> {
-    for (const waiting of batch) {
-      try {
-        await this.#storeTogether(actor, [waiting])
-      } catch (error) {
-        waiting.reject(error)
-      }
-    }
   }
 
   /** Each on the state that the one before it left. */

@@ -1,5 +1,5 @@
 import type { Cid } from '../atproto/cid.ts'
-import type { AtUri, Did, Nsid, Rkey, Tid } from '../atproto/syntax.ts'
+import type { AtUri, Did, Nsid, Rkey } from '../atproto/syntax.ts'
 import {
   candidateCollections,
   type ListedRow,
@@ -13,17 +13,10 @@ import {
   type HydrateQuery,
   type HydratedRow,
 } from './actor-hydrate.ts'
-import { ActorOutbox, type OutboxEntry, queueStatement } from './actor-outbox.ts'
+import { type Change, changeStatements, type Head, insertLink, type Links } from './actor-change.ts'
+import { ActorOutbox } from './actor-outbox.ts'
 import { visible } from './actor-view.ts'
-import type { Sql, Statement } from './sql.ts'
-
-/** The newest commit of a repo and the numbers that the next Change continues. */
-export interface Head {
-  readonly cid: Cid
-  readonly rev: Tid
-  readonly seq: number
-  readonly lastBlock: number
-}
+import type { Sql } from './sql.ts'
 
 /**
  * Whose eyes a read is for: everything there is, or the records that share one of these boundaries.
@@ -32,39 +25,6 @@ export interface Head {
 export type View =
   | 'all'
   | { readonly boundaries: 'all' | readonly string[]; readonly except?: readonly AtUri[] }
-
-/** What a record answers and quotes, and where it says so. */
-export type Links = readonly { readonly path: string; readonly uri: string }[]
-
-export interface RecordOp {
-  readonly action: 'create' | 'update' | 'delete'
-  readonly uri: AtUri
-  readonly collection: Nsid
-  readonly rkey: Rkey
-  /** The new record; absent for a delete. */
-  readonly put?: {
-    readonly cid: Cid
-    readonly content: Uint8Array
-    readonly blockId: number
-    /** What it answers and quotes. */
-    readonly links: Links
-  }
-  readonly prev?: Cid
-  readonly before: readonly string[]
-  readonly after: readonly string[]
-}
-
-/** One commit with everything that belongs to it. It is stored whole, on `before`, or not at all. */
-export interface Change {
-  readonly did: Did
-  readonly before: Head | undefined
-  readonly after: Head
-  readonly commit: Uint8Array
-  /** ISO 8601, UTC. */
-  readonly time: string
-  readonly ops: readonly RecordOp[]
-  readonly outbox: readonly OutboxEntry[]
-}
 
 export interface StoredRecord {
   readonly uri: AtUri
@@ -83,89 +43,10 @@ export type Known = (cid: Cid) => boolean
 
 const nothingKnown: Known = () => false
 
-const insertHead = `insert into stratos_repo_root
-  (did, cid, rev, seq, "lastBlock", content, "indexedAt") values ($1, $2, $3, $4, $5, $6, $7)
-  on conflict (did) do nothing`
-const moveHead = `update stratos_repo_root
-  set cid = $3, rev = $4, seq = $5, "lastBlock" = $6, content = $7, "indexedAt" = $8
-  where did = $1 and rev = $2`
-const insertEvent =
-  'insert into stratos_seq (seq, did, time, rev, event) values ($1, $2, $3, $4, $5)'
-const insertBlock = 'insert into stratos_repo_block (id, content) values ($1, $2)'
-const insertRecord = `insert into stratos_record
-  (uri, cid, collection, rkey, "repoRev", "indexedAt", "takedownRef", "blockId")
-  values ($1, $2, $3, $4, $5, $6, null, $7)`
-const updateRecord = `update stratos_record
-  set cid = $3, "repoRev" = $4, "indexedAt" = $5, "blockId" = $6 where uri = $1 and cid = $2`
-const deleteRecord = 'delete from stratos_record where uri = $1 and cid = $2'
-const deleteBlock = `delete from stratos_repo_block
-  where id = (select "blockId" from stratos_record where uri = $1)`
-const insertBoundary =
-  'insert into stratos_record_boundary (boundary, collection, rkey) values ($1, $2, $3)'
-const deleteBoundary = `delete from stratos_record_boundary
-  where boundary = $1 and collection = $2 and rkey = $3`
-const insertLink = 'insert into stratos_backlink (uri, path, "linkTo") values ($1, $2, $3)'
-const deleteLinks = 'delete from stratos_backlink where uri = $1'
-const selectHead =
+export const selectHead =
   'select cid, rev, seq, "lastBlock", content from stratos_repo_root where did = $1'
 const selectBlock = 'select content from stratos_repo_block where id = $1'
 const selectEntries = 'select collection, rkey, cid from stratos_record order by uri'
-
-/** Statements of a Change. The first moves the head and refuses where it is not `before`. */
-function changeStatements(change: Change): Statement[] {
-  const { did, before, after, commit, time } = change
-  const place = [after.cid, after.rev, after.seq, after.lastBlock, commit, time]
-  const head: Statement =
-    before === undefined
-      ? { sql: insertHead, args: [did, ...place], rows: 1 }
-      : { sql: moveHead, args: [did, before.rev, ...place], rows: 1 }
-  const event = JSON.stringify({ ops: change.ops.map(eventOp) })
-  return [
-    head,
-    { sql: insertEvent, args: [after.seq, did, time, after.rev, event], rows: 1 },
-    ...change.ops.flatMap((op) => opStatements(op, { rev: after.rev, time })),
-    ...change.outbox.map(queueStatement),
-  ]
-}
-
-/** The links of an earlier record go, those of the new one come. */
-function linkStatements({ uri, put, prev }: RecordOp): Statement[] {
-  const gone = prev === undefined ? [] : [{ sql: deleteLinks, args: [uri] }]
-  const links = put?.links ?? []
-  return [...gone, ...links.map((link) => ({ sql: insertLink, args: [uri, link.path, link.uri] }))]
-}
-
-function opStatements(op: RecordOp, at: { readonly rev: Tid; readonly time: string }): Statement[] {
-  const { uri, collection, rkey, put } = op
-  const boundaryRows = [
-    ...op.before.map((name) => ({ sql: deleteBoundary, args: [name, collection, rkey], rows: 1 })),
-    ...op.after.map((name) => ({ sql: insertBoundary, args: [name, collection, rkey], rows: 1 })),
-    ...linkStatements(op),
-  ]
-  const dropBlock = { sql: deleteBlock, args: [uri], rows: 1 }
-  if (put === undefined) {
-    const drop = { sql: deleteRecord, args: [uri, op.prev ?? null], rows: 1 }
-    return [dropBlock, drop, ...boundaryRows]
-  }
-  const block = { sql: insertBlock, args: [put.blockId, put.content], rows: 1 }
-  if (op.prev === undefined) {
-    const args = [uri, put.cid, collection, rkey, at.rev, at.time, put.blockId]
-    return [block, { sql: insertRecord, args, rows: 1 }, ...boundaryRows]
-  }
-  const args = [uri, op.prev, put.cid, at.rev, at.time, put.blockId]
-  return [dropBlock, block, { sql: updateRecord, args, rows: 1 }, ...boundaryRows]
-}
-
-function eventOp(op: RecordOp): object {
-  return {
-    action: op.action,
-    path: `${op.collection}/${op.rkey}`,
-    cid: op.put?.cid ?? null,
-    prev: op.prev ?? null,
-    before: op.before,
-    after: op.after,
-  }
-}
 
 /** The queries and reports of one actor's database. It keeps nothing in memory. */
 export class ActorStore {
@@ -181,7 +62,7 @@ export class ActorStore {
 
   /** @throws RowsMismatch when the head is not where the first Change expects it */
   async apply(changes: readonly Change[]): Promise<void> {
-    await this.#sql.run(changes.flatMap(changeStatements))
+    await this.#sql.run(changeStatements(changes))
   }
 
   async head(): Promise<(Head & { readonly commit: Uint8Array }) | undefined> {

@@ -23,10 +23,14 @@ export function openSqlite(path: string, options: SqliteOptions): Sqlite {
 /** One SQLite file in WAL mode. Calls are answered before they return; the promises are for peers. */
 export class Sqlite implements Sql {
   readonly #database: Database
+  readonly #synchronous: Synchronous
+  #level: Synchronous
   readonly #prepared = new Map<string, Prepared<unknown, SqlValue[]>>()
 
   constructor(path: string, options: SqliteOptions) {
     this.#database = new Database(path, { create: true, readwrite: true, strict: true })
+    this.#synchronous = options.synchronous
+    this.#level = options.synchronous
     try {
       if (options.exclusive) this.#database.run('pragma locking_mode = exclusive')
       this.#database.run('pragma journal_mode = wal')
@@ -44,11 +48,25 @@ export class Sqlite implements Sql {
   }
 
   async all<Row>(sql: string, ...args: readonly SqlValue[]): Promise<Row[]> {
+    return this.query(sql, ...args)
+  }
+
+  /** As `all`, at once. */
+  query<Row>(sql: string, ...args: readonly SqlValue[]): Row[] {
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- see `Sql`
     return this.#prepare(sql).all(...args) as Row[]
   }
 
   async run(batch: readonly Statement[]): Promise<void> {
+    this.store(batch, this.#synchronous)
+  }
+
+  /** As `run`, at once: with `full` it is on disk when this returns, with `normal` some time later. */
+  store(batch: readonly Statement[], synchronous: Synchronous): void {
+    if (synchronous !== this.#level) {
+      this.#database.run(`pragma synchronous = ${synchronous}`)
+      this.#level = synchronous
+    }
     this.#prepare('begin immediate').run()
     try {
       for (const [index, { sql, args, rows }] of batch.entries()) {

@@ -32,7 +32,9 @@ describe('a row that the PDS refuses for good is parked, and the next ones go on
     await alice.post('one', 'bad', 'two')
     await world.quiet()
     expect(world.pds.written).toEqual(['put one', 'put two'])
-    expect(parked(alice)).toEqual([{ rkey: 'bad', parked: `the PDS refused: ${status} ${error}` }])
+    expect(await parked(alice)).toEqual([
+      { rkey: 'bad', parked: `the PDS refused: ${status} ${error}` },
+    ])
     expect(await alice.pending()).toEqual([])
   })
 })
@@ -146,14 +148,14 @@ describe('what is not ours on the PDS is left alone', () => {
     await world.quiet()
     expect(world.pds.at(alice.did, 'one')).toEqual(record)
     expect(world.pds.written).toEqual(['put two'])
-    expect(parked(alice)).toEqual([
+    expect(await parked(alice)).toEqual([
       { rkey: 'one', parked: 'another record stands at this key on the PDS' },
     ])
     // Deleting the private record does not delete it either.
     await alice.remove('one')
     await world.quiet()
     expect(world.pds.at(alice.did, 'one')).toEqual(record)
-    expect(parked(alice)).toEqual([])
+    expect(await parked(alice)).toEqual([])
   })
 
   test('a record that took the place of our stub', async () => {
@@ -309,8 +311,8 @@ async function nextProcess(): Promise<void> {
   await world.outbox.start()
 }
 
-function parked({ actor }: Person): unknown[] {
-  using database = new Database(actor.database, { readonly: true })
+async function parked({ actor }: Person): Promise<unknown[]> {
+  using database = new Database(await actor.stored(), { readonly: true })
   return database
     .query('select rkey, parked from stratos_outbox where parked is not null order by rkey')
     .all()

@@ -384,7 +384,7 @@ function actor() {
 }
 
 async function headOf(did: Did): Promise<RepoNumbers> {
-  using database = new Database(world.house.known(did, '').database, { readonly: true })
+  using database = new Database(await world.house.known(did, '').stored(), { readonly: true })
   const row = database.query<RepoNumbers, []>('select seq, rev from stratos_repo_root').get()
   return row ?? { seq: 0, rev: nextTid({ nowMs: 0, clockId: 0 }) }
 }

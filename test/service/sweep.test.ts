@@ -40,6 +40,7 @@ test('a folder with records and without a row is left, and the operator is told'
   await world.person()
   const actor = await world.house.actor()
   await actor.create('one')
+  await actor.stored()
   age(actor.folder, hourMs * 2)
   const lines = await sweep(world)
   expect(existsSync(actor.database)).toBeTrue()

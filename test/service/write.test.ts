@@ -12,7 +12,7 @@ import {
   type WriteCall,
 } from '../../src/service/write.ts'
 import type { WriteContext, WriteOp } from '../../src/service/write-op.ts'
-import type { Change } from '../../src/store/actor.ts'
+import type { Change } from '../../src/store/actor-change.ts'
 import { failureOf } from '../kit/wait.ts'
 import { a, author, b, boundary, collection, createdAt, post, rules, schemas } from './posts.ts'
 

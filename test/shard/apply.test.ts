@@ -11,16 +11,16 @@ import { a, b, boundary, collection, post, replyTo } from '../service/posts.ts'
 import { temporaryFolder } from '../store/temporary.ts'
 import { type Actor, House } from './pools.ts'
 
-const folder = temporaryFolder()
 let house: House
+// Before the folder goes.
+afterAll(async () => {
+  await house.pool.close()
+})
+const folder = temporaryFolder()
 
 beforeAll(async () => {
   house = await House.open('inline', join(folder, 'data'))
 })
-afterAll(async () => {
-  await house.pool.close()
-})
-
 describe('a batch that is refused', () => {
   const fine = { action: 'create', collection, rkey: parseRkey('fine'), record: post() } as const
   test.each<[string, WriteOp, object]>([
@@ -37,9 +37,9 @@ describe('a batch that is refused', () => {
   ])('%s changes nothing, whatever stands before and after it', async (_, bad, refusal) => {
     const actor = await house.actor()
     await actor.create('taken')
-    const before = dump(actor)
+    const before = await dump(actor)
     expect(await failureOf(actor.apply([fine, bad, creation('after')]))).toMatchObject(refusal)
-    expect(dump(actor)).toEqual(before)
+    expect(await dump(actor)).toEqual(before)
     // And its memory is as its rows are.
     await actor.create('fine')
     expect((await actor.verified()).rkeys).toEqual(['fine', 'taken'])
@@ -50,7 +50,7 @@ describe('a batch', () => {
   test('is one commit, with an answer for each operation in order', async () => {
     const actor = await house.actor()
     await actor.create('old')
-    const { seq } = headOf(actor)
+    const { seq } = await headOf(actor)
     const { results, commit } = await actor.apply([
       creation('new'),
       update('old', { text: 'changed' }),
@@ -63,14 +63,14 @@ describe('a batch', () => {
       { action: 'delete' },
       { action: 'delete' },
     ])
-    expect(headOf(actor)).toMatchObject({ seq: seq + 1, rev: commit?.rev })
+    expect(await headOf(actor)).toMatchObject({ seq: seq + 1, rev: commit?.rev })
     expect((await actor.verified()).rkeys).toEqual(['new'])
   })
 
   test('of nothing that changes anything makes no commit', async () => {
     const actor = await house.actor()
     await actor.create('one', { record: post({ text: 'same' }) })
-    const before = dump(actor)
+    const before = await dump(actor)
     const { results, commit } = await actor.apply([
       update('one', { text: 'same' }),
       { action: 'put', collection, rkey: parseRkey('one'), record: post({ text: 'same' }) },
@@ -78,7 +78,7 @@ describe('a batch', () => {
     ])
     expect(commit).toBeUndefined()
     expect(results.map(({ action }) => action)).toEqual(['update', 'update', 'delete'])
-    expect(dump(actor)).toEqual(before)
+    expect(await dump(actor)).toEqual(before)
   })
 
   test('may answer what it has just written, and nothing that it has just deleted', async () => {
@@ -168,7 +168,7 @@ test('whatever several clients do, the repo is what its event log says', async (
 
 /** Replays the events of an actor, and compares what they make with tree, rows and links. */
 async function expectLogTellsAll(actor: Actor): Promise<void> {
-  using database = new Database(actor.database, { readonly: true })
+  using database = new Database(await actor.stored(), { readonly: true })
   const all = <Row>(sql: string) => database.query<Row, []>(sql).all()
   const records = new Map<string, string>()
   const boundaries = new Map<string, readonly string[]>()
@@ -226,13 +226,13 @@ function uriOf(actor: Actor, rkey: string): AtUri {
   return recordUri(actor.did, collection, parseRkey(rkey))
 }
 
-function headOf(actor: Actor) {
-  using database = new Database(actor.database, { readonly: true })
+async function headOf(actor: Actor) {
+  using database = new Database(await actor.stored(), { readonly: true })
   return Object(database.query('select seq, rev from stratos_repo_root').get())
 }
 
-function dump(actor: Actor): object[] {
-  using database = new Database(actor.database, { readonly: true })
+async function dump(actor: Actor): Promise<object[]> {
+  using database = new Database(await actor.stored(), { readonly: true })
   const names = [
     'record',
     'record_boundary',

@@ -64,6 +64,7 @@ test('a database without its key file gets no other key', async () => {
 test('altered content of a record stops the export', async () => {
   const house = await House.open('inline', join(folder, 'content'))
   const actor = await writtenActor(house)
+  await actor.stored()
   sql(`update stratos_repo_block set content = cast(x'a0' as blob) where id = 1`)(actor)
   expect(await failureOf(actor.export())).toMatchObject({ status: 500 })
   expect(house.log.at(-1)).toContain('RepoCorrupt')

@@ -10,12 +10,12 @@ import { a, b, collection, post } from '../service/posts.ts'
 import { temporaryFolder } from '../store/temporary.ts'
 import { House, type Kind, kinds, newDid } from './pools.ts'
 
-const folder = temporaryFolder()
 const houses: House[] = []
-
+// Before the folder goes.
 afterAll(async () => {
   for (const { pool } of houses) await pool.close()
 })
+const folder = temporaryFolder()
 
 const look: ActorCall = { kind: 'outbox', limit: 1 }
 const overloaded = { status: 503, error: 'Overloaded', headers: { 'retry-after': '1' } }

@@ -38,7 +38,11 @@ export class House {
     const log: string[] = []
     const died: string[] = []
     const workers: Worker[] = []
-    const boots = over.map((one) => ({ ...boot(dataDir), ...one }))
+    const boots = over.map((one, index) => ({
+      ...boot(dataDir),
+      name: `shard-${index}`,
+      ...one,
+    }))
     const [first] = boots
     if (kind === 'inline' && first !== undefined) {
       const parts = { schemas: new Schemas(schemaDocs), log: createLog('warn', keepIn(log)) }
@@ -86,6 +90,12 @@ export class Actor {
 
   get database(): string {
     return join(this.folder, 'stratos.sqlite')
+  }
+
+  /** The path of the database, once everything that was acknowledged is in it. */
+  async stored(): Promise<string> {
+    await this.rkeys()
+    return this.database
   }
 
   /** One operation, and what came of it. */

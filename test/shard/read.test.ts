@@ -78,7 +78,7 @@ describe.each(kinds)('%s', (kind) => {
     const text = 'Grüße, "quoted" \\ 👋 \u2028 \u0000 </script>'
     const { cid = otherCid } = await actor.create('text', { record: post({ text }) })
     const uri = recordUri(actor.did, collection, parseRkey('text'))
-    using database = new Database(actor.database, { readonly: true })
+    using database = new Database(await actor.stored(), { readonly: true })
     const row = database
       .query<{ content: Uint8Array }, []>(
         "select content from stratos_record join stratos_repo_block on id = blockId where rkey = 'text'",
@@ -139,7 +139,7 @@ describe.each(kinds)('%s', (kind) => {
     const large = await house.actor()
     await large.create('one')
     {
-      using database = new Database(large.database)
+      using database = new Database(await large.stored())
       database.run('insert into stratos_repo_block (id, content) values (99, zeroblob(33554432))')
     }
     expect(await failureOf(large.export())).toMatchObject({ status: 413, error: 'RepoTooLarge' })

@@ -2,7 +2,6 @@ import { Database } from 'bun:sqlite'
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { join } from 'node:path'
 import { parseCid } from '../../src/atproto/cid.ts'
-import { failureOf } from '../kit/wait.ts'
 import { a, b, boundary, c, collection, post } from '../service/posts.ts'
 import { temporaryFolder } from '../store/temporary.ts'
 import { House, kinds } from './pools.ts'
@@ -42,70 +41,6 @@ describe.each(kinds)('%s: writes that come together', (kind) => {
     expect((await actor.verified()).rkeys).toEqual(['five', 'one'])
   })
 
-  test('one that cannot be stored fails alone', async () => {
-    const actor = await house.actor()
-    await actor.create('before')
-    poison(actor.database, 'poison')
-    // The first call of an idle pool travels alone; the others come as one batch.
-    const writes = await Promise.allSettled([
-      actor.create('first'),
-      actor.create('one'),
-      actor.create('poison'),
-      actor.create('two'),
-      actor.remove('before'),
-      actor.create('three'),
-    ])
-    expect(writes.map(({ status }) => status)).toEqual([
-      'fulfilled',
-      'fulfilled',
-      'rejected',
-      'fulfilled',
-      'fulfilled',
-      'fulfilled',
-    ])
-    expect(writes[2]).toMatchObject({
-      reason: { status: 500, error: 'InternalServerError', message: 'Internal Server Error' },
-    })
-    const expected = ['first', 'one', 'three', 'two']
-    expect((await actor.verified()).rkeys).toEqual(expected)
-    expect(await actor.rkeys()).toEqual(expected)
-    // What is in memory and what is stored go on together.
-    await actor.create('afterwards')
-    const { rev, rkeys } = await actor.verified()
-    expect(rkeys).toEqual(['afterwards', ...expected])
-    const events = eventsOf(actor.database)
-    expect(events.map(({ seq }) => seq)).toEqual(events.map((_, index) => index + 1))
-    expect(events.at(-1)?.rev).toBe(rev)
-  })
-
-  test('nothing is decided on a write that could not be stored', async () => {
-    const actor = await house.actor()
-    await actor.create('kept')
-    poison(actor.database, 'poison')
-    protect(actor.database, 'kept')
-    const writes = await Promise.allSettled([
-      actor.create('first'),
-      actor.create('poison'),
-      actor.create('poison', { record: post({ text: 'again' }) }),
-      actor.remove('kept'),
-      actor.remove('kept'),
-      actor.remove('poison'),
-      actor.create('last'),
-    ])
-    expect(writes).toMatchObject([
-      { status: 'fulfilled' },
-      { reason: { status: 500 } },
-      // Not 409: there is no such record.
-      { reason: { status: 500 } },
-      { reason: { status: 500 } },
-      // Not a success: the record is still there.
-      { reason: { status: 500 } },
-      { status: 'fulfilled', value: {} },
-      { status: 'fulfilled' },
-    ])
-    expect(await actor.rkeys()).toEqual(['first', 'kept', 'last'])
-  })
-
   test('a record can be made and deleted in one go, and made again', async () => {
     const actor = await house.actor()
     await Promise.all([
@@ -121,7 +56,7 @@ describe.each(kinds)('%s: writes that come together', (kind) => {
     expect((await actor.verified()).rkeys).toEqual(['again', 'first'])
     expect(await actor.read('again')).toMatchObject({ value: { text: 'last' } })
     expect(await actor.read('brief')).toBeUndefined()
-    const ops = eventsOf(actor.database).flatMap(({ event }) => JSON.parse(event).ops)
+    const ops = eventsOf(await actor.stored()).flatMap(({ event }) => JSON.parse(event).ops)
     expect(ops).toMatchObject([
       { path: `${collection}/first` },
       { action: 'create', path: `${collection}/brief`, after: [a, b] },
@@ -164,7 +99,7 @@ describe.each(kinds)('%s: writes that come together', (kind) => {
     const revs = answers.map(({ commit }) => commit?.rev ?? '')
     expect(new Set(answers.map(({ commit }) => commit?.cid)).size).toBe(64)
     expect<string[]>(revs).toEqual([...new Set(revs)].toSorted())
-    const events = eventsOf(actor.database)
+    const events = eventsOf(await actor.stored())
     expect(events.map(({ seq }) => seq)).toEqual(Array.from({ length: 65 }, (_, i) => i + 1))
     expect<string[]>(events.slice(1).map(({ rev }) => rev)).toEqual(revs)
     const { rev, rkeys } = await actor.verified()
@@ -172,43 +107,6 @@ describe.each(kinds)('%s: writes that come together', (kind) => {
     expect(rkeys).toEqual(answers.map(({ uri = '' }) => uri.split('/').at(-1) ?? ''))
   })
 })
-
-test('a write that cannot be stored is logged with its cause, not with its text', async () => {
-  const house = await House.open('inline', join(folder, 'logged'))
-  const actor = await house.actor()
-  poison(actor.database, 'poison')
-  const failure = await failureOf(actor.create('poison', { record: post({ text: 'my secret' }) }))
-  expect(failure).toMatchObject({ status: 500 })
-  await house.pool.close()
-  const log = house.log.join('\n')
-  expect(log).toContain('shard.batch.failed')
-  expect(log).toContain('poisoned')
-  expect(log).toContain(actor.did)
-  expect(log).not.toContain('my secret')
-})
-
-/** From now on this actor's database refuses a record of that key. */
-function poison(path: string, rkey: string): void {
-  change(
-    path,
-    `create trigger poison before insert on stratos_record when new.rkey = '${rkey}'
-      begin select raise(abort, 'poisoned'); end`,
-  )
-}
-
-/** From now on this actor's database refuses to delete that record. */
-function protect(path: string, rkey: string): void {
-  change(
-    path,
-    `create trigger protect before delete on stratos_record when old.rkey = '${rkey}'
-      begin select raise(abort, 'protected'); end`,
-  )
-}
-
-function change(path: string, sql: string): void {
-  using database = new Database(path)
-  database.run(sql)
-}
 
 function eventsOf(path: string): { seq: number; rev: string; event: string }[] {
   using database = new Database(path, { readonly: true })

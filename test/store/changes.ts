@@ -11,7 +11,8 @@ import {
 } from '../../src/atproto/syntax.ts'
 import { nextTid } from '../../src/atproto/tid.ts'
 import { folder as texts } from '../../src/lib/embed.macro.ts' with { type: 'macro' }
-import { ActorStore, type Change, type Head, type RecordOp } from '../../src/store/actor.ts'
+import type { Change, Head, RecordOp } from '../../src/store/actor-change.ts'
+import { ActorStore } from '../../src/store/actor.ts'
 import type { OutboxEntry } from '../../src/store/actor-outbox.ts'
 import { migrateSqlite } from '../../src/store/migrate.ts'
 import { openSqlite, type Sqlite } from '../../src/store/sqlite.ts'

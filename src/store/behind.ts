@@ -1,0 +1,103 @@
+import { existsSync } from 'node:fs'
+import { dirname } from 'node:path'
+import type { Did } from '../atproto/syntax.ts'
+import { syncFile, syncFolder } from '../lib/files.ts'
+import { type Change, changeStatements } from './actor-change.ts'
+import type { Sql, SqlValue, Statement } from './sql.ts'
+import type { Sqlite } from './sqlite.ts'
+import { putAside, storeRest } from './unstored.ts'
+
+/**
+ * An actor's database that follows behind a journal. Changes that are durable there are stored here
+ * a little later, many at once, but always before anything else is read or written here. While they
+ * cannot be stored, every reader and writer is refused.
+ */
+export class Behind implements Sql {
+  readonly did: Did
+  readonly #path: string
+  readonly #sqlite: Sqlite
+  #waiting: Change[] = []
+  #state: 'sound' | 'failed' | 'aside' = 'sound'
+
+  constructor(did: Did, path: string, sqlite: Sqlite) {
+    this.did = did
+    this.#path = path
+    this.#sqlite = sqlite
+  }
+
+  /** Changes that are not stored here yet. */
+  get waiting(): number {
+    return this.#waiting.length
+  }
+
+  /** To be stored soon. They are durable elsewhere and follow what was stored or given before. */
+  later(changes: readonly Change[]): void {
+    for (const change of changes) this.#waiting.push(change)
+  }
+
+  /** @throws when the Changes cannot be stored; they go on waiting */
+  catchUp(): void {
+    if (this.#state === 'aside') throw new Error(`changes of ${this.did} could not be stored`)
+    if (this.#waiting.length === 0) return
+    // Of a transaction that failed it is not known how far it came.
+    const repeats = this.#state === 'failed'
+    this.#state = 'failed'
+    if (repeats) this.storeRest(this.#waiting)
+    else this.#sqlite.store(changeStatements(this.#waiting), 'normal')
+    this.#state = 'sound'
+    this.#waiting = []
+  }
+
+  /** Stores Changes at once, on disk: for those that no journal has. */
+  storeNow(changes: readonly Change[]): void {
+    this.catchUp()
+    this.#sqlite.store(changeStatements(changes), 'full')
+  }
+
+  /** Stores on disk what of these Changes is missing, and tells how many they were. */
+  storeRest(changes: readonly Change[]): number {
+    return storeRest(this.#sqlite, this.did, changes)
+  }
+
+  /** All that waited is on disk when this returns: nobody needs it elsewhere any more. */
+  bringToDisk(): void {
+    if (this.#state !== 'aside') this.catchUp()
+    const log = `${this.#path}-wal`
+    // A database that was closed is whole without its log, and one that was removed needs nothing.
+    if (!existsSync(log)) return
+    syncFile(log)
+    syncFolder(dirname(log))
+  }
+
+  /** Keeps what cannot be stored in a file; nobody reads or writes here until it could be. */
+  putAside(): void {
+    putAside(this.#path, this.did, this.#waiting)
+    this.#state = 'aside'
+    this.#waiting = []
+  }
+
+  /** Forgets what waits: the database is about to be removed. */
+  drop(): void {
+    this.#waiting = []
+  }
+
+  async all<Row>(sql: string, ...args: readonly SqlValue[]): Promise<Row[]> {
+    this.catchUp()
+    return await this.#sqlite.all(sql, ...args)
+  }
+
+  async run(batch: readonly Statement[]): Promise<void> {
+    this.catchUp()
+    await this.#sqlite.run(batch)
+  }
+
+  async scrub(): Promise<void> {
+    this.catchUp()
+    await this.#sqlite.scrub()
+  }
+
+  async close(): Promise<void> {
+    if (this.#state !== 'aside') this.catchUp()
+    await this.#sqlite.close()
+  }
+}
