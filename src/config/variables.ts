@@ -157,6 +157,10 @@ export const variables = {
     text: 'Actor databases held open, over all shards.',
     example: '1024',
   }),
+  journalBytes: variable('STRATOS_JOURNAL_BYTES', 8_388_608, between(65_536, 1_073_741_824), {
+    text: 'Size of each of the two files of a shard’s journal.',
+    example: '33554432',
+  }),
   authFailuresPerMinute: variable('STRATOS_AUTH_FAILURES_PER_MINUTE', 300, between(1, 1_000_000), {
     text: 'Refused credentials of one address a minute; beyond it 429 before any is checked.',
     example: '300',

@@ -31,6 +31,7 @@ export async function startShards(
       name: `shard-${index}`,
       dataDir: config.dataDir,
       synchronous: config.synchronous,
+      journalBytes: config.journalBytes,
       handlesMax: Math.max(1, Math.floor(handles / lanes)),
       treeBytesMax: Math.floor(treeBytesMax / lanes),
       clockId: index,

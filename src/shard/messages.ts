@@ -10,6 +10,8 @@ export interface ShardBoot {
   readonly name: string
   readonly dataDir: string
   readonly synchronous: Synchronous
+  /** Of each of the two files of its journal. */
+  readonly journalBytes: number
   readonly handlesMax: number
   readonly treeBytesMax: number
   /** Differs between the shards of a process, so that two of them never make the same TID. */

@@ -17,7 +17,7 @@ interface Options {
   readonly synchronous: Synchronous
   readonly log: Log
   /** Of each of its two files. */
-  readonly fileBytes?: number
+  readonly journalBytes: number
 }
 
 interface Waiting {
@@ -47,6 +47,8 @@ interface Half {
  */
 export class Journal {
   readonly #options: Options
+  /** Characters of one frame. */
+  readonly #textMax: number
   readonly #halves: readonly [Half, Half]
   #current: Half
   #order = 1
@@ -62,6 +64,7 @@ export class Journal {
   /** Makes the files at their full size. */
   constructor(options: Options) {
     this.#options = options
+    this.#textMax = Math.min(textMax, options.journalBytes * textShare)
     makeFolder(journalFolder(options.dataDir))
     this.#halves = [this.#half('a'), this.#half('b')]
     this.#current = this.#halves[0]
@@ -71,9 +74,9 @@ export class Journal {
   }
 
   #half(letter: string): Half {
-    const { dataDir, name, fileBytes = fileBytesDefault } = this.#options
+    const { dataDir, name, journalBytes } = this.#options
     const path = join(journalFolder(dataDir), `${name}.${letter}`)
-    return { file: new JournalFile(path, fileBytes), path, relying: new Map() }
+    return { file: new JournalFile(path, journalBytes), path, relying: new Map() }
   }
 
   /** The Changes are durable when this resolves, and `behind` has them for all who ask it. */
@@ -82,7 +85,7 @@ export class Journal {
     // Nothing is added to what cannot be stored.
     if (behind.waiting >= waitingMax) behind.catchUp()
     const text = changesText({ did: behind.did, changes })
-    if (text.length > textMax) return behind.storeNow(changes)
+    if (text.length > this.#textMax) return behind.storeNow(changes)
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     this.#waiting.push({ behind, changes, text, stored: resolve, failed: reject })
     if (this.#waiting.length === 1) setImmediate(() => this.#tick())
@@ -94,7 +97,7 @@ export class Journal {
     this.#waiting = []
     this.#lastTickMs = performance.now()
     try {
-      for (const group of groups(waiting)) this.#write(group)
+      for (const group of groups(waiting, this.#textMax)) this.#write(group)
     } catch (error) {
       this.#end(error, waiting)
     }
@@ -242,7 +245,7 @@ export function journalFolder(dataDir: string): string {
 }
 
 /** What is written together, cut where a frame would become too large for a file. */
-function* groups(waiting: readonly Waiting[]): Generator<readonly Waiting[]> {
+function* groups(waiting: readonly Waiting[], textMax: number): Generator<readonly Waiting[]> {
   let group: Waiting[] = []
   let length = 0
   for (const one of waiting) {
@@ -257,8 +260,8 @@ function* groups(waiting: readonly Waiting[]): Generator<readonly Waiting[]> {
   if (group.length > 0) yield group
 }
 
-const fileBytesDefault = 8 * 1024 * 1024
-/** In characters, of which each is at most three bytes: it fits a file. Larger ones go their own way. */
+/** Characters of a frame, of each byte of a file: one has up to three bytes. Larger ones go their own way. */
+const textShare = 1 / 4
 const textMax = 1024 * 1024
 /** Changes that a database may lag behind, and for how long. */
 const waitingMax = 64

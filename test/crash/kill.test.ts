@@ -38,6 +38,7 @@ test.each([
         STRATOS_SQLITE_SYNCHRONOUS: synchronous,
         // With few, databases are closed and opened again all the time.
         STRATOS_ACTOR_HANDLES: String(dice.one([8, 256])),
+        STRATOS_JOURNAL_BYTES: String(dice.one([65_536, 8_388_608])),
       }
       await using pds = new StubTaker()
       await using stratos = await SeededStratos.start({ people: {}, strangers: names, env })

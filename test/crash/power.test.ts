@@ -36,7 +36,11 @@ beforeAll(async () => {
 function recordWith(env: Readonly<Record<string, string>>): Promise<Recording> {
   return withDice((dice) => {
     // With few, databases are closed and opened again all the time.
-    return record(dice, { STRATOS_ACTOR_HANDLES: String(dice.one([8, 256])), ...env })
+    return record(dice, {
+      STRATOS_ACTOR_HANDLES: String(dice.one([8, 256])),
+      STRATOS_JOURNAL_BYTES: String(dice.one([65_536, 8_388_608])),
+      ...env,
+    })
   })
 }
 

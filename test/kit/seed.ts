@@ -65,6 +65,7 @@ export function seedBoot(dataDir: string, serviceDid: string): ShardBoot {
     synchronous: 'normal',
     handlesMax: 64,
     treeBytesMax: 16 * 1024 * 1024,
+    journalBytes: 1024 * 1024,
     clockId: 900,
     logLevel: 'warn',
     migrations: folder('migrations/actor/sqlite'),

@@ -88,7 +88,7 @@ test.each(['full', 'normal'] as const)(
     await fc.assert(
       fc.asyncProperty(fc.array(fc.nat(3), { minLength: 1, maxLength: 40 }), async (steps) => {
         // So small that they take turns every few writes.
-        const house = opened({ fileBytes: 4 * 4096, synchronous })
+        const house = opened({ journalBytes: 4 * 4096, synchronous })
         const writers = [await house.writer(), await house.writer()]
         for (const [at, step] of steps.entries()) {
           const [writer, other] = at % 2 === 0 ? writers : writers.toReversed()
@@ -137,7 +137,7 @@ describe('a database that refuses a Change', () => {
   })
 
   test('does not hold up the journal: its Changes wait in a file beside it', async () => {
-    const house = opened({ fileBytes: 4 * 4096 })
+    const house = opened({ journalBytes: 4 * 4096 })
     const [writer, neighbour] = [await house.writer(), await house.writer()]
     writer.refuse('two')
     await writer.write('one')

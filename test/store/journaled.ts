@@ -25,12 +25,19 @@ export class Journaled {
 
   constructor(
     dataDir: string,
-    over: { readonly fileBytes?: number; readonly synchronous?: Synchronous } = {},
+    over: { readonly journalBytes?: number; readonly synchronous?: Synchronous } = {},
   ) {
     this.dataDir = dataDir
     this.log = []
     const log = createLog('info', (line) => void this.log.push(line))
-    this.journal = new Journal({ dataDir, name: 'shard-0', synchronous: 'full', log, ...over })
+    this.journal = new Journal({
+      dataDir,
+      name: 'shard-0',
+      synchronous: 'full',
+      journalBytes: 8_388_608,
+      log,
+      ...over,
+    })
   }
 
   async writer(): Promise<Writer> {
