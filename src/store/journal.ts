@@ -178,11 +178,11 @@ export class Journal {
 
   /** A little of what is due, after each tick. */
   #keepUp(): void {
-    this.#catchUp(2)
+    this.#catchUp(1)
     this.#attempt(() => this.#free(this.#other(), 1))
   }
 
-  /** Stores what has waited long enough, in `max` databases at most. */
+  /** Stores what has waited long enough, in `max` databases at most: others wait meanwhile. */
   #catchUp(max: number): void {
     const nowMs = performance.now()
     let done = 0
@@ -209,7 +209,7 @@ export class Journal {
 
   /** Without writes nothing of them is left to be made up, and in the end nothing in the files. */
   #rest(): void {
-    this.#catchUp(Infinity)
+    this.#catchUp(4)
     const idle = performance.now() - this.#lastTickMs > idleMs && this.#waiting.length === 0
     if (idle && !this.#current.file.isEmpty) this.#attempt(() => this.wipe())
   }
@@ -266,6 +266,6 @@ const textMax = 1024 * 1024
 /** Changes that a database may lag behind, and for how long. */
 const waitingMax = 64
 const lagMaxMs = 1_000
-const restEveryMs = 250
+const restEveryMs = 50
 const idleMs = 10_000
 const pauseMs = 1_000
