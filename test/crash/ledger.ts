@@ -24,6 +24,13 @@ export type Note =
     }
   | { readonly kind: 'service-key'; readonly text: string }
   | { readonly kind: 'enrolled'; readonly did: Did; readonly signingKey: string }
+  /** A stub on its way to the person's PDS, with the CID of its record. */
+  | {
+      readonly kind: 'published'
+      readonly did: Did
+      readonly rkey: string
+      readonly cid: string
+    }
   | { readonly kind: 'leaving'; readonly did: Did }
   | { readonly kind: 'left'; readonly did: Did }
 
@@ -57,6 +64,8 @@ export class Ledger {
   readonly enrolled = new Map<Did, string>()
   readonly leaving = new Set<Did>()
   readonly left = new Set<Did>()
+  /** What people's PDSes were told, by all of them. */
+  readonly published: (Note & { readonly kind: 'published' })[] = []
   readonly #standing = new Map<Did, Map<string, Standing>>()
   readonly #open = new Map<number, Asked>()
   readonly #answered = new Map<Did, Answered[]>()
@@ -73,6 +82,9 @@ export class Ledger {
         return
       case 'enrolled':
         this.enrolled.set(note.did, note.signingKey)
+        return
+      case 'published':
+        this.published.push(note)
         return
       case 'leaving':
         this.leaving.add(note.did)

@@ -7,7 +7,7 @@ import { type Dice, timesOf, withDice } from './dice.ts'
 import { contentsOf, type Cut, Disk } from './disk.ts'
 import { record, type Recording } from './recording.ts'
 import { recordStart } from './recovery.ts'
-import { complaintsOf } from './reopened.ts'
+import { anySettings, complaintsOf } from './reopened.ts'
 import { whyNotRecorded } from './trace.ts'
 
 const cuts = timesOf('STRATOS_TEST_CUTS', 200)
@@ -118,8 +118,8 @@ async function cutTwice(dice: Dice): Promise<void> {
       await inFolder(async (folder) => {
         const second = dice.one(start.ops).start + dice.below(2)
         disk.rebuild(folder, { line: second, ...how })
-        const complaints = await complaintsOf(folder, recording, { ledger, shards: 0 })
-        expect(complaints).toEqual([])
+        const settings = anySettings(dice)
+        expect(await complaintsOf(folder, recording, { ledger, ...settings })).toEqual([])
       })
     }
   })
@@ -138,7 +138,9 @@ async function cutOnce(dice: Dice, { of, ...how }: How): Promise<string[]> {
   return await inFolder(async (folder) => {
     disk.rebuild(folder, { line, dice, ...how })
     const ledger = recording.ledgerAt(line)
-    return await complaintsOf(folder, recording, { ledger, shards: dice.one([0, 0, 2]) })
+    const complaints = await complaintsOf(folder, recording, { ledger, ...anySettings(dice) })
+    const where = `at ${line} of ${recording.moments.all.at(-1)}, names ${how.names}`
+    return complaints.length === 0 ? [] : [where, ...complaints]
   })
 }
 

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { mkdtemp, open, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { parseDid } from '../../src/atproto/syntax.ts'
 import { SeededStratos } from '../kit/seeded.ts'
 import { signIn } from '../kit/sign-in.ts'
 import { eventually } from '../kit/wait.ts'
@@ -202,6 +203,9 @@ function recordingOf(made: {
     if (line === undefined) throw new Error(`${mark} never left the service`)
     return { note, line }
   })
+  const published = publishedBy(ops)
+  if (published.length === 0) throw new Error('no stub left the service')
+  dated.push(...published)
   return {
     root: stratos.dataFolder,
     ops: ops.filter(({ kind }) => kind !== 'say'),
@@ -237,6 +241,19 @@ function firstSaid(ops: readonly Op[]): Map<string, number> {
     }
   }
   return said
+}
+
+/** Each stub that was sent to a PDS. */
+function publishedBy(ops: readonly Op[]): { readonly note: Note; readonly line: number }[] {
+  const subject = /"subject":\{"uri":"at:\/\/([\w:]+)\/[\w.]+\/(\w+)","cid":"(\w+)"/g
+  return ops.flatMap((op) => {
+    if (op.kind !== 'say') return []
+    return [...op.bytes.toString('latin1').matchAll(subject)].map(
+      ([, did = '', rkey = '', cid = '']) => {
+        return { note: { kind: 'published', did: parseDid(did), rkey, cid }, line: op.start }
+      },
+    )
+  })
 }
 
 /** What the runs of one service did, one after the other. */

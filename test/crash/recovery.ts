@@ -7,7 +7,7 @@ import { isReady, projectFolder } from '../kit/seeded.ts'
 import { eventually } from '../kit/wait.ts'
 import type { Dice } from './dice.ts'
 import { opsOf, type Recording } from './recording.ts'
-import { environmentOf } from './reopened.ts'
+import { anySettings, environmentOf } from './reopened.ts'
 import { type Op, recorded } from './trace.ts'
 
 /**
@@ -23,7 +23,7 @@ export async function recordStart(before: string, recording: Recording, dice: Di
     const child = new Child({
       command: recorded(trace, [process.execPath, 'src/main.ts', 'serve']),
       cwd: projectFolder,
-      env: environmentOf(recording, { dataFolder: root, port, shards: dice.one([0, 2]) }),
+      env: environmentOf(recording, { dataFolder: root, port, ...anySettings(dice) }),
     })
     await eventually('service on what a cut left', () => isReady(`http://localhost:${port}`, child))
     if (dice.oneIn(2)) await child.stop()

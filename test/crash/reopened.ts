@@ -9,6 +9,7 @@ import { textOf, fieldsOf, xrpc, xrpcResponse } from '../kit/xrpc.ts'
 import type { Did } from '../../src/atproto/syntax.ts'
 import { actorFolder } from '../../src/store/actor-folder.ts'
 import { fileComplaints, readActorFile } from './actor-file.ts'
+import type { Dice } from './dice.ts'
 import type { Answered, Ledger } from './ledger.ts'
 import type { Recording } from './recording.ts'
 import { recordsOfExport } from './repo.ts'
@@ -20,11 +21,11 @@ import { recordsOfExport } from './repo.ts'
 export async function complaintsOf(
   dataFolder: string,
   recording: Recording,
-  { ledger, shards }: { readonly ledger: Ledger; readonly shards: number },
+  { ledger, ...settings }: Settings & { readonly ledger: Ledger },
 ): Promise<string[]> {
   const port = await freePort()
   const url = `http://localhost:${port}`
-  const config = readConfig(environmentOf(recording, { dataFolder, port, shards }))
+  const config = readConfig(environmentOf(recording, { dataFolder, port, ...settings }))
   const log: string[] = []
   let running: Running
   try {
@@ -36,6 +37,8 @@ export async function complaintsOf(
   let complaints: string[]
   try {
     complaints = await service.complaints()
+  } catch (error) {
+    complaints = [String(error)]
   } finally {
     await running.stop()
   }
@@ -47,10 +50,20 @@ export async function complaintsOf(
   return complaints.length === 0 ? [] : [...complaints, ...log]
 }
 
+/** An operator may have changed these since. */
+interface Settings {
+  readonly shards: number
+  readonly synchronous: 'full' | 'normal'
+}
+
+export function anySettings(dice: Dice): Settings {
+  return { shards: dice.one([0, 0, 2]), synchronous: dice.one(['full', 'full', 'normal']) }
+}
+
 /** The same service as before, with all its names. */
 export function environmentOf(
   { env }: Recording,
-  at: { readonly dataFolder: string; readonly port: number; readonly shards: number },
+  at: Settings & { readonly dataFolder: string; readonly port: number },
 ): Record<string, string> {
   return {
     ...env,
@@ -58,6 +71,7 @@ export function environmentOf(
     STRATOS_PORT: String(at.port),
     STRATOS_PUBLIC_URL: `http://localhost:${env['STRATOS_PORT']}`,
     STRATOS_SHARDS: String(at.shards),
+    STRATOS_SQLITE_SYNCHRONOUS: at.synchronous,
   }
 }
 
@@ -138,10 +152,16 @@ class Reopened {
   rowComplaints(did: Did, dataFolder: string): string[] {
     const file = readActorFile(join(actorFolder(dataFolder, did), 'stratos.sqlite'), did)
     const written = this.#written.get(did)
-    return fileComplaints(file, {
+    const complaints = fileComplaints(file, {
       answered: [...this.#ledger.answered(did), ...(written === undefined ? [] : [written])],
       pds: this.#recording.pds.of(did),
     })
+    const ops = file.events.flatMap((event) => event.ops)
+    const made = new Set(ops.map(({ path, cid }) => `${path} ${cid}`))
+    const early = this.#ledger.published.filter(
+      (stub) => stub.did === did && !made.has(`${postCollection}/${stub.rkey} ${stub.cid}`),
+    )
+    return [...complaints, ...early.map(({ rkey }) => `${did}: the stub of ${rkey} came too early`)]
   }
 
   async #ask(nsid: string, did: Did): Promise<Record<string, unknown>> {
