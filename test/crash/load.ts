@@ -14,6 +14,8 @@ export interface LoadOptions {
   readonly note: (note: Note) => void
   /** Of the first request. */
   readonly number: number
+  /** Of every record; by default most are small, and some need pages of their own. */
+  readonly chars?: number
 }
 
 /**
@@ -81,7 +83,7 @@ export class Load {
   #plan(rkeys: readonly string[]): Write[] {
     const { dice } = this.#options
     const writes: Write[] = []
-    const count = dice.oneIn(4) ? dice.between(2, 8) : 1
+    const count = dice.oneIn(4) ? dice.between(2, this.#options.chars === undefined ? 8 : 3) : 1
     const free = [...rkeys]
     while (writes.length < count) {
       const isFull = rkeys.length >= keptMax
@@ -115,10 +117,9 @@ export class Load {
     })
   }
 
-  /** Most are small; some need pages of their own. */
   #record(number: number): object {
-    const { dice, boundary } = this.#options
-    const size = dice.oneIn(10) ? dice.below(20_000) : dice.below(200)
+    const { dice, boundary, chars } = this.#options
+    const size = chars ?? (dice.oneIn(10) ? dice.below(20_000) : dice.below(200))
     const [uri, title, description] = ['https://example.com', '', 'd'.repeat(size)]
     const embed = { $type: 'app.bsky.embed.external', external: { uri, title, description } }
     return { ...privatePost(textOfRequest(number), [boundary]), embed }

@@ -26,21 +26,22 @@ beforeAll(async () => {
   if (reason !== undefined) return
   const [first, second, third] = await Promise.all([
     recordWith({ STRATOS_SHARDS: '2' }),
-    recordWith({ STRATOS_SHARDS: '0' }),
+    // Whatever is used in turns or anew has its turn after so much.
+    recordWith({ STRATOS_SHARDS: '0' }, 18 * 1024 * 1024),
     recordWith({ STRATOS_SHARDS: '2', STRATOS_SQLITE_SYNCHRONOUS: 'normal' }),
   ])
   recordings = [first, second]
   careless = third
 })
 
-function recordWith(env: Readonly<Record<string, string>>): Promise<Recording> {
+function recordWith(env: Readonly<Record<string, string>>, bytesLeast = 0): Promise<Recording> {
   return withDice((dice) => {
-    // With few, databases are closed and opened again all the time.
-    return record(dice, {
+    // With few handles databases are closed and opened again all the time, and small files take turns.
+    const sizes = {
       STRATOS_ACTOR_HANDLES: String(dice.one([8, 256])),
       STRATOS_JOURNAL_BYTES: String(dice.one([65_536, 8_388_608])),
-      ...env,
-    })
+    }
+    return record(dice, { env: { ...sizes, ...env }, bytesLeast })
   })
 }
 

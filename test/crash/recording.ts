@@ -31,7 +31,13 @@ export interface Recording {
   ledgerAt(line: number): Ledger
 }
 
-export async function record(dice: Dice, env: Readonly<Record<string, string>>) {
+interface RecordOptions {
+  readonly env: Readonly<Record<string, string>>
+  /** How much is written at least by somebody who writes large records. */
+  readonly bytesLeast?: number
+}
+
+export async function record(dice: Dice, { env, bytesLeast = 0 }: RecordOptions) {
   const traces = await mkdtemp(join(tmpdir(), 'stratos-trace-'))
   try {
     await using pds = new StubTaker()
@@ -46,7 +52,7 @@ export async function record(dice: Dice, env: Readonly<Record<string, string>>) 
       },
     })
     const life = new Life(stratos, pds, dice)
-    await life.begin()
+    await life.begin(bytesLeast)
     await stratos.kill()
     await life.loadEnded()
     await stratos.run()
@@ -65,6 +71,7 @@ const late = ['cleo', 'dora']
 const passing = 'emil'
 const writersOfPerson = 3
 const loadMs = 600
+const largeChars = 150_000
 
 /** What is known from the moment on at which `mark` leaves the service. */
 interface MarkedNote {
@@ -93,14 +100,17 @@ class Life {
   }
 
   /** A service that is new; it is left while people write. */
-  async begin(): Promise<void> {
+  async begin(bytesLeast: number): Promise<void> {
     const text = readFileSync(join(this.#stratos.dataFolder, 'signing_key'), 'utf8')
     this.#take({ kind: 'service-key', text }, await this.#fence())
     for (const name of early) await this.#enroll(name)
     const load = await this.#startLoad(early)
     await this.#enroll(passing)
-    const own = await this.#startLoad([passing])
+    const own = await this.#startLoad([passing], bytesLeast > 0 ? largeChars : undefined)
     await Bun.sleep(loadMs / 3)
+    await eventually('many large records', () =>
+      own.answers * largeChars >= bytesLeast ? true : undefined,
+    )
     own.expectEnd()
     await own.ended()
     await this.#leave(passing)
@@ -142,7 +152,7 @@ class Life {
     this.#take({ kind: 'left', did }, await this.#fence())
   }
 
-  async #startLoad(names: readonly string[]): Promise<Load> {
+  async #startLoad(names: readonly string[], chars?: number): Promise<Load> {
     const begun = await this.#fence()
     const load = new Load({
       url: this.#stratos.url,
@@ -151,6 +161,7 @@ class Life {
       note: (note) => this.#take(note, this.#markOf(note) ?? begun),
       // Loads run beside each other.
       number: this.#number,
+      ...(chars === undefined ? {} : { chars }),
     })
     this.#number += 1_000_000
     this.#loads.push(load)
