@@ -27,6 +27,10 @@ const build = { binary: option('binary') }
 /** All of them, for both kinds of keys, fit into the handles that a service holds by default. */
 const reposOfSizeMax = 100
 const growthMost = 1.5
+/** A service of many people has more to look through when it starts. */
+const startedMsMax = 60_000
+const peopleAtOnce = 1_000
+const warmUpWrites = 200
 const [from, to] = [1_000, 100_000]
 const sizes = [10, 100, from, 10_000, to].filter((size) => size <= large)
 const keyKinds = ['new TIDs', 'TIDs between'] as const
@@ -39,6 +43,8 @@ interface Repos {
   readonly figures: Figures[]
 }
 
+/** Writes what is done for the first time. */
+const nobody = benchDid(-1)
 const written = new Map<Did, number>()
 if (parts.includes('repo')) await measureRepos()
 if (parts.includes('people')) await measurePeople()
@@ -49,6 +55,7 @@ async function measureRepos(): Promise<void> {
   await using service = await Service.prepare()
   const all = await prepareRepos(service)
   await start(service)
+  await send(service, inserting(stratosTarget(service), [nobody], { count: warmUpWrites }))
   print(`${rounds} rounds of ${writes} writes a size and kind of keys, synchronous=${synchronous}`)
   for (let round = 1; round <= rounds; round++) {
     for (const repos of all) await measureSize(service, repos)
@@ -71,11 +78,7 @@ async function prepareRepos(service: Service): Promise<Repos[]> {
     })
   })
   print(`enrolling ${count} people, and filling their repos`)
-  await seedPeople(
-    service,
-    all.flatMap(({ dids }) => dids),
-    build,
-  )
+  await seedPeople(service, [nobody, ...all.flatMap(({ dids }) => dids)], build)
   const { dataDir } = service
   for (const { size, dids } of all) {
     for (const did of dids) {
@@ -130,17 +133,13 @@ async function measurePeople(): Promise<void> {
   await using service = await Service.prepare()
   const dids: Did[] = []
   for (const count of [10, 100, 1_000, 10_000, 100_000].filter((one) => one <= people)) {
-    print(`enrolling ${count - dids.length} people more`)
-    const added = Array.from({ length: count - dids.length }, (_, at) => benchDid(dids.length + at))
-    await seedPeople(service, added, build)
-    dids.push(...added)
+    await enrollUpTo(service, dids, count)
     const startMs = await start(service)
-    // What earlier rounds left for the PDS is looked at when the service starts.
-    await settle(service.pid)
+    const startCpu = await settle(service.pid, startedMsMax)
     const target = stratosTarget(service)
     const anybody = Array.from({ length: writes }, () => randomOf(dids))
     // The service's own first times, and the first touch of this one person, are no write's cost.
-    await send(service, inserting(target, dids.slice(0, 1), { count: 200 }))
+    await send(service, inserting(target, dids.slice(0, 1), { count: warmUpWrites }))
     const one = await send(service, inserting(target, dids.slice(0, 1), { count: writes }))
     const any = await send(service, inserting(target, anybody, { count: writes }))
     const figures = [figuresOf('one of them writes', one), figuresOf('anybody writes', any)]
@@ -150,9 +149,22 @@ async function measurePeople(): Promise<void> {
           `server ${cpuPer1000.toFixed(3)} CPU s per 1000`,
       )
     }
-    print(`start ${startMs.toFixed(0)} ms, resident ${service.residentMb().toFixed(0)} MB`)
+    print(
+      `start ${startMs.toFixed(0)} ms and then ${startCpu.toFixed(2)} CPU s in the background, ` +
+        `resident ${service.residentMb().toFixed(0)} MB`,
+    )
     print(await verifyRepos(stratosExporter(service), written))
     await service.stop()
+  }
+}
+
+async function enrollUpTo(service: Service, dids: Did[], count: number): Promise<void> {
+  while (dids.length < count) {
+    const lot = Math.min(peopleAtOnce, count - dids.length)
+    const added = Array.from({ length: lot }, (_, at) => benchDid(dids.length + at))
+    await seedPeople(service, added, build)
+    dids.push(...added)
+    print(`enrolled ${dids.length} of ${count} people`)
   }
 }
 

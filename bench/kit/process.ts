@@ -25,11 +25,11 @@ export function cpuSeconds(pid: number): number {
  * work is done.
  * @returns CPU seconds that it used meanwhile
  */
-export async function settle(pid: number): Promise<number> {
+export async function settle(pid: number, waitMsMax = settleMsMax): Promise<number> {
   const before = cpuSeconds(pid)
   let last = before
   let calm = 0
-  for (let waitedMs = 0; waitedMs < settleMsMax && calm < calmLooks; waitedMs += settleMs) {
+  for (let waitedMs = 0; waitedMs < waitMsMax && calm < calmLooks; waitedMs += settleMs) {
     await Bun.sleep(settleMs)
     const now = cpuSeconds(pid)
     calm = now - last <= idleShare * (settleMs / 1000) ? calm + 1 : 0
