@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { ServiceKey } from '../../src/atproto/keys.ts'
 import { Schemas } from '../../src/atproto/lexicon.ts'
@@ -26,7 +27,9 @@ export interface Seeded {
  */
 export async function seed(dataDir: string, serviceDid: string, people: readonly Seeded[]) {
   makeFolder(dataDir)
-  writeDurably(join(dataDir, 'signing_key'), ServiceKey.generate().exportHex(), 0o600)
+  const keyPath = join(dataDir, 'signing_key')
+  // Another key would be a change that all who are there already must hear of.
+  if (!existsSync(keyPath)) writeDurably(keyPath, ServiceKey.generate().exportHex(), 0o600)
   const options = { synchronous: 'normal', cacheKib: 1024, exclusive: true } as const
   const sqlite = openSqlite(join(dataDir, 'service.sqlite'), options)
   await migrateSqlite(sqlite, folder('migrations/service/sqlite'))
