@@ -21,8 +21,8 @@ export function clientNetwork(
   proxies: BlockList,
 ): string {
   let address = unmapped(peer)
-  const hops = (forwardedFor ?? '').split(',').map((hop) => unmapped(hop.trim()))
-  while (isTrusted(address, proxies)) {
+  const hops = forwardedFor?.split(',').map((hop) => unmapped(hop.trim())) ?? []
+  while (hops.length > 0 && isTrusted(address, proxies)) {
     const next = hops.pop()
     if (next === undefined || isIP(next) === 0) break
     address = next

@@ -31,6 +31,19 @@ const preflightHeaders = {
   'access-control-max-age': '86400',
 } as const
 
+const xrpcBase = new Headers({
+  ...corsHeaders,
+  ...privateHeaders,
+  'content-type': 'application/json',
+})
+
+/** Of an XRPC answer. To copy what all of them have takes a third of the time of naming it anew. */
+export function xrpcHeaders(own: Readonly<Record<string, string>>): Headers {
+  const headers = new Headers(xrpcBase)
+  for (const [name, value] of Object.entries(own)) headers.set(name, value)
+  return headers
+}
+
 export function preflight(): Response {
   return new Response(null, { status: 204, headers: preflightHeaders })
 }
@@ -40,16 +53,7 @@ export function json(
   headers: Readonly<Record<string, string>> = {},
   status = 200,
 ): Response {
-  return jsonText(JSON.stringify(body), headers, status)
-}
-
-/** The same, of JSON that is finished. */
-export function jsonText(
-  text: string,
-  headers: Readonly<Record<string, string>>,
-  status = 200,
-): Response {
-  return new Response(text, {
+  return new Response(JSON.stringify(body), {
     status,
     headers: { 'content-type': 'application/json', ...headers },
   })

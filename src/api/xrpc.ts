@@ -6,15 +6,7 @@ import type { AnonymousTraffic } from './anonymous.ts'
 import { readJson } from './body.ts'
 import { type Audience, type Caller, checkAudience } from './caller.ts'
 import type { Credentials } from './credentials.ts'
-import {
-  corsHeaders,
-  json,
-  jsonText,
-  preflight,
-  privateHeaders,
-  refusalBody,
-  refusalOf,
-} from './reply.ts'
+import { preflight, refusalBody, refusalOf, xrpcHeaders } from './reply.ts'
 
 /** One call, its caller proven and its parameters and input checked against their lexicon. */
 export interface Call {
@@ -89,18 +81,22 @@ export class Xrpc {
   async answer(arrival: Arrival): Promise<Response> {
     const { request, requestId } = arrival
     if (request.method === 'OPTIONS') return preflight()
-    const common = { ...corsHeaders, ...privateHeaders, 'x-request-id': requestId }
     try {
       const { body, headers } = await this.#call(arrival)
-      if (body instanceof JsonText) return jsonText(body.text, { ...common, ...headers })
-      if (!('stream' in body)) return json(body, { ...common, ...headers })
-      const whole = { headers: { ...common, ...headers, 'content-type': body.type } }
+      const own = { ...headers, 'x-request-id': requestId }
+      if (body instanceof JsonText) return new Response(body.text, { headers: xrpcHeaders(own) })
+      if (!('stream' in body)) {
+        return new Response(JSON.stringify(body), { headers: xrpcHeaders(own) })
+      }
+      const whole = { headers: xrpcHeaders({ ...own, 'content-type': body.type }) }
       if (request.method !== 'HEAD') return new Response(body.stream, whole)
       await body.stream.cancel()
       return new Response(null, whole)
     } catch (error) {
       const refusal = refusalOf(error, { log: this.#parts.log, requestId })
-      return json(refusalBody(refusal), { ...common, ...refusal.headers }, refusal.status)
+      const headers = xrpcHeaders({ ...refusal.headers, 'x-request-id': requestId })
+      const { status } = refusal
+      return new Response(JSON.stringify(refusalBody(refusal)), { status, headers })
     }
   }
 
