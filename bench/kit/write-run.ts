@@ -4,7 +4,7 @@ import { type Driven, drive } from './generator.ts'
 import { benchDid, Callers, seedPeople } from './people.ts'
 import { type Figures, figuresLine, figuresOf, print } from './report.ts'
 import { type Build, Service } from './service.ts'
-import { verifyRepos } from './verify.ts'
+import { type Exporter, verifyRepos } from './verify.ts'
 import {
   applying,
   creating,
@@ -273,7 +273,7 @@ export function stratosTarget(service: Service): WriteTarget {
   }
 }
 
-export function stratosExporter({ url }: Service) {
+export function stratosExporter({ url }: { readonly url: string }): Exporter {
   return {
     url,
     method: 'zone.stratos.sync.getRepo',
