@@ -44,7 +44,7 @@ export async function record(dice: Dice, { env, bytesLeast = 0 }: RecordOptions)
     const runs: string[] = []
     await using stratos = await SeededStratos.start({
       people: {},
-      strangers: [...early, ...late, passing],
+      strangers: [...early, ...late, passing, quiet],
       env: { STRATOS_ENROLLMENT_MODE: 'open', STRATOS_SQLITE_SYNCHRONOUS: 'full', ...env },
       around: (command) => {
         runs.push(join(traces, `${runs.length}`))
@@ -69,6 +69,7 @@ export async function record(dice: Dice, { env, bytesLeast = 0 }: RecordOptions)
 const early = ['anna', 'bela']
 const late = ['cleo', 'dora']
 const passing = 'emil'
+const quiet = 'fred'
 const writersOfPerson = 3
 const loadMs = 600
 const largeChars = 150_000
@@ -103,9 +104,12 @@ class Life {
   async begin(bytesLeast: number): Promise<void> {
     const text = readFileSync(join(this.#stratos.dataFolder, 'signing_key'), 'utf8')
     this.#take({ kind: 'service-key', text }, await this.#fence())
+    await this.#enroll(quiet)
+    await this.#writeABit(quiet)
     for (const name of early) await this.#enroll(name)
     const load = await this.#startLoad(early)
     await this.#enroll(passing)
+    await this.#writeABit(quiet)
     const own = await this.#startLoad([passing], bytesLeast > 0 ? largeChars : undefined)
     await Bun.sleep(loadMs / 3)
     await eventually('many large records', () =>
@@ -131,6 +135,14 @@ class Life {
   async loadEnded(): Promise<void> {
     for (const load of this.#loads) await load.ended()
     this.#loads = []
+  }
+
+  /** What comes last, no later write and no delivery brings to disk by the way. */
+  async #writeABit(name: string): Promise<void> {
+    const load = await this.#startLoad([name])
+    await eventually('some answers', () => (load.answers > 5 ? true : undefined))
+    load.expectEnd()
+    await load.ended()
   }
 
   async #enroll(name: string): Promise<void> {
