@@ -24,15 +24,17 @@ let careless: Recording
 
 beforeAll(async () => {
   if (reason !== undefined) return
-  const [first, second, third] = await Promise.all([
+  const begun = [
     recordWith({ STRATOS_SHARDS: '2' }),
     // Whatever is used in turns has its turn after so much. Every delivery of a stub brings a
     // database to disk: here there are nearly none.
     recordWith({ STRATOS_SHARDS: '0', STRATOS_OUTBOX_POINTS_PER_HOUR: '20' }, 18 * 1024 * 1024),
     recordWith({ STRATOS_SHARDS: '2', STRATOS_SQLITE_SYNCHRONOUS: 'normal' }),
-  ])
-  recordings = [first, second]
-  careless = third
+  ] as const
+  // Where one fails the others have still to end what they started.
+  await Promise.allSettled(begun)
+  recordings = [await begun[0], await begun[1]]
+  careless = await begun[2]
 })
 
 function recordWith(env: Readonly<Record<string, string>>, bytesLeast = 0): Promise<Recording> {
