@@ -8,7 +8,6 @@ import {
   recordPlace,
   recordUri,
 } from '../atproto/syntax.ts'
-import { Lru } from '../lib/lru.ts'
 import type { CallActor, HydrateAnswer } from '../service/calls.ts'
 import type { View } from '../store/actor.ts'
 import { pageBytesMax } from '../store/actor-list.ts'
@@ -42,8 +41,6 @@ const urisMax = 100
 /** Of one call: it shares the shards with others. */
 const actorsAtOnce = 25
 
-const scopesMax = 100
-
 /** Who reads, and whether that is somebody to whom a record may be called blocked. */
 interface Reader {
   readonly caller: Caller
@@ -73,8 +70,6 @@ interface Limits {
 
 class HydrateDoor {
   readonly #parts: Parts
-  /** By scope: most people granted the same. */
-  readonly #stubCollections = new Lru<string, readonly Nsid[]>(scopesMax)
 
   constructor(parts: Parts) {
     this.#parts = parts
@@ -145,12 +140,7 @@ class HydrateDoor {
   async #stubbed(did: Did): Promise<readonly Nsid[]> {
     const owner = await this.#parts.enrollments.find(did)
     if (owner === undefined) return []
-    let stubbed = this.#stubCollections.get(owner.scope)
-    if (stubbed === undefined) {
-      stubbed = this.#parts.stubCollections(owner.scope)
-      this.#stubCollections.set(owner.scope, stubbed)
-    }
-    return stubbed
+    return this.#parts.stubCollections(owner.scope)
   }
 
   /** A batch goes on beside one's own repo that was taken down. */

@@ -10,8 +10,8 @@ import { type JsonObject, type Jwt, readJwt } from './jwt.ts'
  * Who called, by a token that the caller's PDS or own key signed for one method of this service.
  *
  * What costs nothing comes first: form and claims, then the key of the issuer, then the signature.
- * Remembered is only that certain bytes verify under a certain key; claims, and which key is the
- * issuer's, are looked at on every use.
+ * Remembered is only what certain bytes say and that they verify under a certain key; whether the
+ * claims hold, and which key is the issuer's, is looked at on every use.
  * @see protocol.md, section 3.1
  * @see https://atproto.com/specs/xrpc#inter-service-authentication-jwt
  */
@@ -49,22 +49,20 @@ export class ServiceAuth {
 
   async #verify(token: string, { nsid, tokens }: ServiceAuthDoor) {
     if (token === '') throw unauthorized('AuthMissing', 'a token is needed')
-    const jwt = readJwt(token)
-    if (jwt === undefined) throw invalid('this is no JWT')
-    const algorithm = checkHeader(jwt.header)
-    const issuer = checkClaims(jwt.claims, {
+    const digest = Bun.SHA256.hash(token, 'base64url')
+    const { claims, algorithm } = this.#verified.get(digest) ?? readToken(token)
+    const issuer = checkClaims(claims, {
       audiences: this.#audiences,
       nsid,
       nowSeconds: this.#now() / 1000,
     })
-    if (tokens === 'single-use') checkFresh(jwt.claims, this.#now() / 1000)
-    const digest = Bun.SHA256.hash(token, 'base64url')
+    if (tokens === 'single-use') checkFresh(claims, this.#now() / 1000)
     const key = await this.#keyOf(issuer, false)
-    const found = { issuer, claims: jwt.claims }
-    if (this.#verifies({ jwt, algorithm, digest }, key)) return found
+    const found = { issuer, claims }
+    if (this.#verifies({ token, algorithm, digest }, key)) return found
     // The issuer may have changed its key since we asked. `Identities` bounds how often this asks.
     const newKey = await this.#keyOf(issuer, true)
-    if (newKey !== key && this.#verifies({ jwt, algorithm, digest }, newKey)) return found
+    if (newKey !== key && this.#verifies({ token, algorithm, digest }, newKey)) return found
     throw invalid('the signature is not by the #atproto key of its issuer')
   }
 
@@ -77,13 +75,13 @@ export class ServiceAuth {
     throw invalid('the token was used before, and this method takes each token once')
   }
 
-  #verifies(token: Unverified, didKey: string): boolean {
-    const known = this.#verified.get(token.digest)
+  #verifies({ token, algorithm, digest }: Unverified, didKey: string): boolean {
+    const known = this.#verified.get(digest)
     if (known?.didKey === didKey && this.#now() - known.at < verifiedMs) return true
-    if (didKeyAlgorithm(didKey) !== token.algorithm) return false
-    const { signed: bytes, sig } = token.jwt
+    if (didKeyAlgorithm(didKey) !== algorithm) return false
+    const { claims, signed: bytes, sig } = readToken(token)
     if (!verifySignature({ didKey, bytes, sig })) return false
-    this.#verified.set(token.digest, { didKey, at: this.#now() })
+    this.#verified.set(digest, { didKey, at: this.#now(), claims, algorithm })
     return true
   }
 
@@ -124,19 +122,27 @@ const lifetimeMaxSeconds = 60 * 60
 /** For clocks that go before ours. */
 const leewaySeconds = 30
 const verifiedMs = 5 * 60_000
-/** Some 300 bytes each. */
-const verifiedMax = 10_000
+/** Some 1,000 bytes each. */
+const verifiedMax = 5_000
 
 interface Verified {
   readonly didKey: string
   readonly at: number
+  readonly claims: JsonObject
+  readonly algorithm: string
 }
 
 interface Unverified {
-  readonly jwt: Jwt
+  readonly token: string
   readonly algorithm: string
   /** SHA-256 of the whole token. */
   readonly digest: string
+}
+
+function readToken(token: string): Jwt & { readonly algorithm: string } {
+  const jwt = readJwt(token)
+  if (jwt === undefined) throw invalid('this is no JWT')
+  return { ...jwt, algorithm: checkHeader(jwt.header) }
 }
 
 function checkHeader(header: JsonObject): string {

@@ -1,14 +1,6 @@
 import { assert } from '../lib/assert.ts'
 import { CborError, decode, encode } from './cbor.ts'
-import {
-  type Cid,
-  type CidBytes,
-  cidForCbor,
-  cidToBytes,
-  cidToString,
-  isRawCid,
-  parseCid,
-} from './cid.ts'
+import { type Cid, type CidBytes, cidForCbor, cidToBytes, isRawCid, parseCid } from './cid.ts'
 import { type DataObject, type DataValue, isDataObject } from './data.ts'
 import { type SigningKey, verifySignature } from './keys.ts'
 import { type Did, isDid, isTid, type Tid } from './syntax.ts'
@@ -31,8 +23,13 @@ export function signCommit(
   key: SigningKey,
 ): { cid: CidBytes; bytes: Uint8Array } {
   const { did, data, rev } = input
-  const unsigned = encode({ did, rev, data: { $link: cidToString(data) }, prev: null, version: 3 })
-  const bytes = withSig(unsigned, sigPlace(did, rev), key.sign(unsigned))
+  const head = encodeHead(did, rev)
+  const unsigned = new Uint8Array(head.length + tailLength)
+  unsigned.set(head)
+  unsigned.set(tailStart, head.length)
+  unsigned.set(data, head.length + tailStart.length)
+  unsigned.set(tailEnd, unsigned.length - tailEnd.length)
+  const bytes = withSig(unsigned, head.length, key.sign(unsigned))
   return { cid: cidForCbor(bytes), bytes }
 }
 
@@ -64,7 +61,7 @@ export function decodeCommit(bytes: Uint8Array): Commit {
 export function verifyCommit(bytes: Uint8Array, didKey: string): Commit {
   const commit = decodeCommit(bytes)
   const { did, rev, sig } = commit
-  const unsigned = withoutSig(bytes, sigPlace(did, rev))
+  const unsigned = withoutSig(bytes, encodeHead(did, rev).length)
   if (!verifySignature({ didKey, bytes: unsigned, sig })) {
     throw new CommitError('the signature of the commit is not by this key')
   }
@@ -83,9 +80,24 @@ const sigLength = 64
 const sigEntryHead = [0x63, 0x73, 0x69, 0x67, 0x58, sigLength]
 const sigEntryLength = sigEntryHead.length + sigLength
 
+/**
+ * What follows the sig, of a commit of ours: `data`, a link whose CID comes between the two parts,
+ * `prev`, null, and `version`, 3. Every write makes a commit, and they differ in little.
+ */
+const tailStart = new Uint8Array([0x64, ...ascii('data'), 0xd8, 0x2a, 0x58, 0x25, 0x00])
+const tailEnd = new Uint8Array([0x64, ...ascii('prev'), 0xf6, 0x67, ...ascii('version'), 0x03])
+const cidLength = 36
+const tailLength = tailStart.length + cidLength + tailEnd.length
+
+function ascii(text: string): Uint8Array {
+  return new TextEncoder().encode(text)
+}
+
 /** In canonical order `did` and `rev` stand before `sig`, all else behind it. */
-function sigPlace(did: Did, rev: Tid): number {
-  return encode({ did, rev }).length
+function encodeHead(did: Did, rev: Tid): Uint8Array {
+  const head = encode({ did, rev })
+  head[0] = unsignedHead
+  return head
 }
 
 function withSig(unsigned: Uint8Array, place: number, sig: Uint8Array): Uint8Array {

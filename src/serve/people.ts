@@ -3,6 +3,7 @@ import type { Schemas } from '../atproto/lexicon.ts'
 import type { Did, Nsid } from '../atproto/syntax.ts'
 import type { Config } from '../config.ts'
 import type { Log } from '../lib/log.ts'
+import { Lru } from '../lib/lru.ts'
 import { missingScopes } from '../remote/oauth-client.ts'
 import type { OAuth } from '../remote/oauth.ts'
 import { Pds } from '../remote/pds.ts'
@@ -50,13 +51,21 @@ export function membership(base: Base, log: Log) {
   const troubled = (did: Did) => troubles.troubled(did)
   const outbox = new Outbox({ store, departing, pointsPerHour, call, pds, service, troubled, log })
   const enrollments = new Enrollments(config, { store, departures, call, outbox, key, log })
-  const stubCollections = (scope: string) => stubbed(base, scope)
+  // Most people granted the same.
+  const byScope = new Lru<string, readonly Nsid[]>(scopesMax)
+  const stubCollections = (scope: string) => {
+    const known = byScope.get(scope) ?? stubbed(base, scope)
+    byScope.set(scope, known)
+    return known
+  }
   const mode = config.stubs
   const stubs = new StubSwitch({ mode, stubCollections, store, call, outbox, log })
   const refresh = (did: Did) => oauth.refresh(did)
   const keepAlive = new KeepAlive({ store, refresh, troubled, now: Date.now, log })
   return { departing, outbox, enrollments, stubCollections, stubs, keepAlive }
 }
+
+const scopesMax = 100
 
 /** Collections in which the PDS takes stubs from us, by the scope that the person granted. */
 function stubbed({ config, collections }: Base, scope: string): readonly Nsid[] {
