@@ -3,6 +3,7 @@ import { dirname } from 'node:path'
 import type { Did } from '../atproto/syntax.ts'
 import { syncFile, syncFolder } from '../lib/files.ts'
 import { type Change, changeStatements } from './actor-change.ts'
+import { changesOf, joined } from './change-text.ts'
 import type { Sql, SqlValue, Statement } from './sql.ts'
 import type { Sqlite } from './sqlite.ts'
 import { putAside, storeRest } from './unstored.ts'
@@ -16,7 +17,9 @@ export class Behind implements Sql {
   readonly did: Did
   readonly #path: string
   readonly #sqlite: Sqlite
-  #waiting: Change[] = []
+  /** Texts of Changes: thousands of these wait at times, and as objects they would be many more. */
+  #waiting: string[] = []
+  #count = 0
   #state: 'sound' | 'failed' | 'aside' = 'sound'
 
   constructor(did: Did, path: string, sqlite: Sqlite) {
@@ -27,25 +30,30 @@ export class Behind implements Sql {
 
   /** Changes that are not stored here yet. */
   get waiting(): number {
-    return this.#waiting.length
+    return this.#count
   }
 
-  /** To be stored soon. They are durable elsewhere and follow what was stored or given before. */
-  later(changes: readonly Change[]): void {
-    for (const change of changes) this.#waiting.push(change)
+  /**
+   * Changes to be stored soon, which are durable elsewhere and follow those of before.
+   * @param text of `changesText`
+   */
+  later(text: string, count: number): void {
+    this.#waiting.push(text)
+    this.#count += count
   }
 
   /** @throws when the Changes cannot be stored; they go on waiting */
   catchUp(): void {
     if (this.#state === 'aside') throw new Error(`changes of ${this.did} could not be stored`)
-    if (this.#waiting.length === 0) return
+    if (this.#count === 0) return
+    const changes = changesOf(joined(this.#waiting)).flatMap((one) => one.changes)
     // Of a transaction that failed it is not known how far it came.
     const repeats = this.#state === 'failed'
     this.#state = 'failed'
-    if (repeats) this.storeRest(this.#waiting)
-    else this.#sqlite.store(changeStatements(this.#waiting), 'normal')
+    if (repeats) this.storeRest(changes)
+    else this.#sqlite.store(changeStatements(changes), 'normal')
     this.#state = 'sound'
-    this.#waiting = []
+    this.drop()
   }
 
   /** Stores Changes at once, on disk: for those that no journal has. */
@@ -71,14 +79,15 @@ export class Behind implements Sql {
 
   /** Keeps what cannot be stored in a file; nobody reads or writes here until it could be. */
   putAside(): void {
-    putAside(this.#path, this.did, this.#waiting)
+    putAside(this.#path, this.#waiting)
     this.#state = 'aside'
-    this.#waiting = []
+    this.drop()
   }
 
-  /** Forgets what waits: the database is about to be removed. */
+  /** Forgets what waits. */
   drop(): void {
     this.#waiting = []
+    this.#count = 0
   }
 
   async all<Row>(sql: string, ...args: readonly SqlValue[]): Promise<Row[]> {

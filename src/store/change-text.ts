@@ -22,8 +22,8 @@ export function changesText({ did, changes }: ActorChanges): string {
 }
 
 /** From texts of `changesText`, joined: only for what this program wrote itself. */
-export function changesOf(text: Uint8Array): ActorChanges[] {
-  const written: Written[] = JSON.parse(new TextDecoder().decode(text))
+export function changesOf(text: string): ActorChanges[] {
+  const written: Written[] = JSON.parse(text)
   return written.map(({ did, changes }) => ({
     did,
     changes: changes.map((change) => ({

@@ -22,8 +22,8 @@ interface Options {
 
 interface Waiting {
   readonly behind: Behind
-  readonly changes: readonly Change[]
   readonly text: string
+  readonly count: number
   readonly stored: () => void
   readonly failed: (error: unknown) => void
 }
@@ -87,7 +87,7 @@ export class Journal {
     const text = changesText({ did: behind.did, changes })
     if (text.length > this.#textMax) return behind.storeNow(changes)
     const { promise, resolve, reject } = Promise.withResolvers<void>()
-    this.#waiting.push({ behind, changes, text, stored: resolve, failed: reject })
+    this.#waiting.push({ behind, text, count: changes.length, stored: resolve, failed: reject })
     if (this.#waiting.length === 1) setImmediate(() => this.#tick())
     await promise
   }
@@ -126,8 +126,8 @@ export class Journal {
     const { file, relying } = this.#current
     file.append(body)
     if (this.#options.synchronous === 'full') file.sync()
-    for (const { behind, changes, stored } of group) {
-      behind.later(changes)
+    for (const { behind, count, text, stored } of group) {
+      behind.later(text, count)
       relying.set(behind.did, behind)
       // After a handle was closed and opened again it is another one that lags.
       if (this.#lagging.get(behind.did)?.behind !== behind) {

@@ -9,7 +9,7 @@ import {
   actorDatabasePath,
   openActorDatabase,
 } from './actor-database.ts'
-import { changesOf } from './change-text.ts'
+import { changesOf, changesText } from './change-text.ts'
 import { journalFolder } from './journal.ts'
 import { readJournalFile } from './journal-file.ts'
 import { putAside } from './unstored.ts'
@@ -41,12 +41,14 @@ export async function recover(
   log.info('journal.recovered', { actors: changes.size, changes: stored })
 }
 
+const utf8 = new TextDecoder('utf-8', { fatal: true })
+
 /** By actor, in the order in which they were acknowledged. */
 function changesIn(paths: readonly string[]): Map<Did, Change[]> {
   const changes = new Map<Did, Change[]>()
   const uses = paths.flatMap((path) => readJournalFile(path) ?? [])
   for (const { bodies } of uses.toSorted((a, b) => a.order - b.order)) {
-    for (const { did, changes: more } of bodies.flatMap(changesOf)) {
+    for (const { did, changes: more } of bodies.flatMap((body) => changesOf(utf8.decode(body)))) {
       const ofActor = changes.get(did)
       if (ofActor === undefined) changes.set(did, [...more])
       else for (const change of more) ofActor.push(change)
@@ -70,7 +72,7 @@ async function storeOf(
     }
   } catch (error) {
     log.error('actor.changes.unstored', { did, error })
-    putAside(actorDatabasePath(options.dataDir, did), did, changes)
+    putAside(actorDatabasePath(options.dataDir, did), [changesText({ did, changes })])
     return 0
   }
 }

@@ -4,7 +4,7 @@ import type { Did } from '../atproto/syntax.ts'
 import { syncFolder, writeDurably } from '../lib/files.ts'
 import { type Change, changeStatements, type Head } from './actor-change.ts'
 import { selectHead } from './actor.ts'
-import { changesOf, changesText, joined } from './change-text.ts'
+import { type ActorChanges, changesOf, changesText, joined } from './change-text.ts'
 import type { Sqlite } from './sqlite.ts'
 
 /** A database is not where Changes expect it, for example because it was restored from a backup. */
@@ -36,25 +36,26 @@ export function storeRest(sqlite: Sqlite, did: Did, changes: readonly Change[]):
  * Keeps acknowledged Changes that cannot be stored in a file beside the database, after those that
  * are there already.
  * @param database path of the actor's database
+ * @param texts of `changesText`
  */
-export function putAside(database: string, did: Did, changes: readonly Change[]): void {
+export function putAside(database: string, texts: readonly string[]): void {
   const path = unstoredPath(database)
-  const all = { did, changes: [...unstored(path), ...changes] }
-  writeDurably(path, joined([changesText(all)]), 0o600)
+  const before = unstored(path).map(changesText)
+  writeDurably(path, joined([...before, ...texts]), 0o600)
 }
 
 /** Stores what was put aside before, if anything was. */
 export function storeUnstored(sqlite: Sqlite, database: string, did: Did): void {
   const path = unstoredPath(database)
-  const changes = unstored(path)
+  const changes = unstored(path).flatMap((one) => one.changes)
   if (changes.length === 0) return
   storeRest(sqlite, did, changes)
   unlinkSync(path)
   syncFolder(dirname(path))
 }
 
-function unstored(path: string): readonly Change[] {
-  return existsSync(path) ? changesOf(readFileSync(path)).flatMap(({ changes }) => changes) : []
+function unstored(path: string): readonly ActorChanges[] {
+  return existsSync(path) ? changesOf(readFileSync(path, 'utf8')) : []
 }
 
 function unstoredPath(database: string): string {
