@@ -162,7 +162,9 @@ export class Actors {
   }
 
   async close(): Promise<void> {
-    for (const { actor } of this.#open.values()) await (await actor).store.close()
+    const closing = [...this.#open.values()].map(async ({ actor }) => (await actor).store.close())
+    // What a database lacks is in the journal, which says so.
+    await Promise.allSettled(closing)
     this.#open.clear()
     this.#handles = 0
   }

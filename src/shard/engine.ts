@@ -71,7 +71,12 @@ export class Engine {
       await promise
     }
     this.#flush()
-    this.#journal.close()
+    try {
+      this.#journal.close()
+    } catch (error) {
+      // On a full disk, for example. What was acknowledged is there for the next start.
+      this.#log.error('journal.left', { error })
+    }
     await this.#actors.close()
   }
 

@@ -106,7 +106,10 @@ export class Behind implements Sql {
   }
 
   async close(): Promise<void> {
-    if (this.#state !== 'aside') this.catchUp()
-    await this.#sqlite.close()
+    try {
+      if (this.#state !== 'aside') this.catchUp()
+    } finally {
+      await this.#sqlite.close()
+    }
   }
 }

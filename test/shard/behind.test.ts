@@ -1,9 +1,9 @@
 import { Database } from 'bun:sqlite'
 import { describe, expect, test } from 'bun:test'
-import { existsSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, rmdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { failureOf } from '../kit/wait.ts'
-import { journalBytes } from '../store/journaled.ts'
+import { journalBytes, recovered } from '../store/journaled.ts'
 import { temporaryFolder } from '../store/temporary.ts'
 import { post } from '../service/posts.ts'
 import { type Actor, House, kinds } from './pools.ts'
@@ -83,6 +83,31 @@ test('a failure to store is logged with its cause, and without the text of a rec
   expect(log).toContain(actor.did)
   expect(log).not.toContain('my secret')
 })
+
+test.each(kinds)(
+  '%s: an end that cannot store what waits leaves it to the next start',
+  async (kind) => {
+    const dataDir = join(folder, `${kind}-left`)
+    const before = await House.open(kind, dataDir)
+    const [bad, good] = [await before.actor(), await before.actor()]
+    await Promise.all([bad.create('first'), good.create('first')])
+    refuse(bad, 'second')
+    // Not even beside the database is there room for it.
+    mkdirSync(join(bad.folder, 'unstored.json'))
+    await Promise.all([bad.create('second'), good.create('second')])
+    await before.pool.close()
+    expect(readdirSync(join(dataDir, 'journal'))).toHaveLength(2)
+
+    rmdirSync(join(bad.folder, 'unstored.json'))
+    accept(bad)
+    await recovered(dataDir)
+    const house = await House.open(kind, dataDir)
+    const [badNow, goodNow] = [bad, good].map((one) => house.known(one.did, one.signingKey))
+    expect((await badNow?.verified())?.rkeys).toEqual(['first', 'second'])
+    expect((await goodNow?.verified())?.rkeys).toEqual(['first', 'second'])
+    await house.pool.close()
+  },
+)
 
 /** From now on this actor's database refuses a record of that key. */
 function refuse(actor: Actor, rkey: string): void {
