@@ -21,6 +21,8 @@ export type Note =
       /** One for each write; null for a deletion. */
       readonly cids: readonly (string | null)[]
       readonly rev: string
+      /** CID of the commit: unlike a rev, it is of one repo only. */
+      readonly commit: string
     }
   | { readonly kind: 'service-key'; readonly text: string }
   | { readonly kind: 'enrolled'; readonly did: Did; readonly signingKey: string }

@@ -68,8 +68,7 @@ export class Load {
       if (answer.status !== 200) {
         throw new Error(`a write was answered ${answer.status} ${JSON.stringify(answer.body)}`)
       }
-      const { cids, rev } = told(answer.body, writes)
-      this.#options.note({ kind: 'answered', number, cids, rev })
+      this.#options.note({ kind: 'answered', number, ...told(answer.body, writes) })
       this.answers += 1
       after = number
       for (const { action, rkey } of writes) {
@@ -147,10 +146,10 @@ export function requestOfText(text: string): number {
 }
 
 function told(body: Readonly<Record<string, unknown>>, writes: readonly Write[]) {
-  const rev = textOf(fieldsOf(body, 'commit'), 'rev')
+  const made = fieldsOf(body, 'commit')
   const results = 'results' in body ? listOf(body, 'results') : [body]
   const cids = writes.map(({ action }, index) =>
     action === 'delete' ? null : textOf(results[index] ?? {}, 'cid'),
   )
-  return { cids, rev }
+  return { cids, rev: textOf(made, 'rev'), commit: textOf(made, 'cid') }
 }

@@ -88,8 +88,8 @@ class Life {
   readonly #dice: Dice
   /** What is known by now. */
   readonly #ledger = new Ledger()
-  /** By request, its rev. */
-  readonly #revs = new Map<number, string>()
+  /** By request, the CID of its commit. */
+  readonly #commits = new Map<number, string>()
   #loads: Load[] = []
   #number = 0
   #fences = 0
@@ -193,14 +193,14 @@ class Life {
   #take(note: Note, mark: string): void {
     this.notes.push({ note, mark })
     this.#ledger.note(note)
-    if (note.kind === 'answered') this.#revs.set(note.number, note.rev)
+    if (note.kind === 'answered') this.#commits.set(note.number, note.commit)
   }
 
   /** A writer asks again once it has its answer. */
   #markOf(note: Note): string | undefined {
-    if (note.kind === 'answered') return note.rev
+    if (note.kind === 'answered') return note.commit
     return note.kind === 'asked' && note.after !== undefined
-      ? this.#revs.get(note.after)
+      ? this.#commits.get(note.after)
       : undefined
   }
 
@@ -252,14 +252,16 @@ function recordingOf(made: {
   }
 }
 
-/** Of each rev and fence the line at which it began to leave the service, to whomever. */
+const saidPattern = /"commit":\{"cid":"(\w+)"|(did:web:fence-\d+\.test)/g
+
+/** Of each commit and fence the line at which it began to leave the service, to whomever. */
 function firstSaid(ops: readonly Op[]): Map<string, number> {
   const said = new Map<string, number>()
   for (const op of ops) {
     if (op.kind !== 'say') continue
     const text = op.bytes.toString('latin1')
-    for (const [, rev, fence] of text.matchAll(/"rev":"(\w+)"|(did:web:fence-\d+\.test)/g)) {
-      const mark = rev ?? fence ?? ''
+    for (const [, commit, fence] of text.matchAll(saidPattern)) {
+      const mark = commit ?? fence ?? ''
       if (!said.has(mark)) said.set(mark, op.start)
     }
   }
