@@ -275,7 +275,7 @@ const handleWaitMs = 5_000
 
 function caughtUp({ opened }: Entry): boolean {
   try {
-    opened?.behind.catchUp()
+    opened?.behind.settle()
     return true
   } catch {
     // Who next reads or writes there is told, and it is logged.

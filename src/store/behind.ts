@@ -28,6 +28,11 @@ export class Behind implements Sql {
     this.#sqlite = sqlite
   }
 
+  /** False from the first Change on that could not be stored, until it could be. */
+  get isSound(): boolean {
+    return this.#state === 'sound'
+  }
+
   /** Changes that are not stored here yet. */
   get waiting(): number {
     return this.#count
@@ -67,9 +72,14 @@ export class Behind implements Sql {
     return storeRest(this.#sqlite, this.did, changes)
   }
 
-  /** All that waited is on disk when this returns: nobody needs it elsewhere any more. */
-  bringToDisk(): void {
+  /** As `catchUp`; where Changes were put aside before, later ones are put there, too. */
+  settle(): void {
     if (this.#state !== 'aside') this.catchUp()
+    else if (this.#count > 0) this.putAside()
+  }
+
+  /** Brings to disk what is stored. */
+  sync(): void {
     const log = `${this.#path}-wal`
     // A database that was closed is whole without its log, and one that was removed needs nothing.
     if (!existsSync(log)) return
@@ -107,7 +117,7 @@ export class Behind implements Sql {
 
   async close(): Promise<void> {
     try {
-      if (this.#state !== 'aside') this.catchUp()
+      this.settle()
     } finally {
       await this.#sqlite.close()
     }

@@ -63,7 +63,7 @@ export class JournalFile {
     fdatasyncSync(this.#file)
   }
 
-  /** Overwrites everything that was ever written. A new use has to be begun. */
+  /** Overwrites everything that was ever written. Writing goes on as if nothing had been. */
   wipe(): void {
     const zeros = Buffer.alloc(Math.min(this.#usedEnd, wipeBytes))
     for (let at = 0; at < this.#usedEnd; at += zeros.length) {
@@ -71,8 +71,6 @@ export class JournalFile {
     }
     fsyncSync(this.#file)
     this.#usedEnd = 0
-    this.#frames = 0
-    this.#end = 0
   }
 
   close(): void {

@@ -83,7 +83,7 @@ export class Journal {
   async store(behind: Behind, changes: readonly Change[]): Promise<void> {
     if (this.#lost) throw new Error('the journal cannot be written: see the log, then start anew')
     // Nothing is added to what cannot be stored.
-    if (behind.waiting >= waitingMax) behind.catchUp()
+    if (!behind.isSound || behind.waiting >= waitingMax) behind.catchUp()
     const text = changesText({ did: behind.did, changes })
     if (text.length > this.#textMax) return behind.storeNow(changes)
     const { promise, resolve, reject } = Promise.withResolvers<void>()
@@ -168,12 +168,13 @@ export class Journal {
   #bringToDisk(behind: Behind): void {
     this.#lagging.delete(behind.did)
     try {
-      behind.bringToDisk()
+      behind.settle()
     } catch (error) {
       // One database that is damaged must not keep the others from writing.
       this.#options.log.error('actor.changes.unstored', { did: behind.did, error })
       behind.putAside()
     }
+    behind.sync()
   }
 
   /** A little of what is due, after each tick. */
@@ -185,6 +186,7 @@ export class Journal {
   /** Stores what has waited long enough, in `max` databases at most: others wait meanwhile. */
   #catchUp(max: number): void {
     const nowMs = performance.now()
+    if (nowMs < this.#pausedUntilMs) return
     let done = 0
     for (const [did, { behind, sinceMs }] of this.#lagging) {
       if (done >= max || nowMs - sinceMs < lagMaxMs) return
@@ -217,9 +219,10 @@ export class Journal {
   /** Brings all databases to disk and overwrites the files: nothing that was written is in them. */
   wipe(): void {
     for (const half of this.#halves) this.#free(half)
-    for (const { file } of this.#halves) file.wipe()
+    // First: should the wipe stop in the middle, what is written next still starts a use that is whole.
     this.#order += 1
     this.#current.file.begin(this.#order)
+    for (const { file } of this.#halves) file.wipe()
   }
 
   /**

@@ -4,6 +4,7 @@ import { basename, dirname, join } from 'node:path'
 import fc from 'fast-check'
 import { parseDid } from '../../src/atproto/syntax.ts'
 import { removeActorFolder } from '../../src/store/actor-folder.ts'
+import { changesText } from '../../src/store/change-text.ts'
 import { readJournalFile } from '../../src/store/journal-file.ts'
 import { eventually, failureOf } from '../kit/wait.ts'
 import { put } from './changes.ts'
@@ -158,6 +159,50 @@ describe('a database that refuses a Change', () => {
     await writer.write('three')
     expect(await keysAfterKill(house)).toEqual([['one', 'two', 'three'], neighbour.keys])
   })
+})
+
+test.each(['settled', 'closed'] as const)(
+  'what came at the moment of putting aside is put there, too, once %s',
+  async (how) => {
+    const house = opened()
+    const writer = await house.writer()
+    writer.refuse('a')
+    const later = (rkey: string) => {
+      const { did } = writer
+      writer.behind.later(changesText({ did, changes: [writer.change(rkey)] }), 1)
+    }
+    later('a')
+    writer.behind.putAside()
+    later('b')
+    if (how === 'settled') writer.behind.settle()
+    else await writer.behind.close()
+    writer.accept()
+    writer.behind = await openActor(house.dataDir, writer.did)
+    expect(await writer.seen()).toEqual(['a', 'b'])
+  },
+)
+
+test('nobody writes after what was put aside', async () => {
+  const house = opened({ journalBytes: 4 * 4096 })
+  const [writer, neighbour] = [await house.writer(), await house.writer()]
+  writer.refuse('k0')
+  await writer.write('k0')
+  for (let at = 0; !house.log.join('').includes('actor.changes.unstored'); at++) {
+    await Promise.all([
+      neighbour.write(`k${at}`),
+      writer.write(`late-${at}`).catch(() => undefined),
+    ])
+    await neighbour.seen()
+    if (at > 40) throw new Error('nothing was put aside')
+  }
+  const change = writer.change('refused')
+  const failure = await failureOf(house.journal.store(writer.behind, [change]))
+  expect(failure).toMatchObject({ message: expect.stringContaining('could not be stored') })
+  for (let at = 100; at < 120; at++) await neighbour.write(`k${at}`)
+  writer.accept()
+  await writer.reopen()
+  expect(await writer.seen()).toEqual(writer.keys)
+  expect(await keysAfterKill(house)).toEqual([writer.keys, neighbour.keys])
 })
 
 describe('wiped', () => {
