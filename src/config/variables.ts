@@ -150,7 +150,7 @@ export const variables = {
   }),
   shards: variable('STRATOS_SHARDS', null, between(0, 64), {
     text: 'Worker threads that own actors; 0 runs them on the main thread.',
-    shown: 'number of cores',
+    shown: 'number of cores less one, at least 1',
     example: '2',
   }),
   actorHandles: variable('STRATOS_ACTOR_HANDLES', 256, between(8, 100_000), {

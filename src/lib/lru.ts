@@ -20,6 +20,11 @@ export class Lru<Key, Value> {
     return entry.value
   }
 
+  /** As `get`, but no use of it. */
+  peek(key: Key): Value | undefined {
+    return this.#entries.get(key)?.value
+  }
+
   set(key: Key, value: Value, size = 1): void {
     this.delete(key)
     this.#entries.set(key, { value, size })

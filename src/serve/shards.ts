@@ -23,7 +23,8 @@ export async function startShards(
   const { config, rules, docs, schemas } = made
   const migrations = folder('migrations/actor/sqlite')
   await recover({ dataDir: config.dataDir, migrations }, log)
-  const count = config.shards ?? availableParallelism()
+  // The main thread keeps a core busy by itself.
+  const count = config.shards ?? Math.max(1, availableParallelism() - 1)
   const lanes = Math.max(1, count)
   const handles = actorHandles(config, log)
   const boots = Array.from({ length: lanes }, (_, index): ShardBoot => {

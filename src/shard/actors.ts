@@ -30,6 +30,8 @@ export interface OpenActor {
 interface Options extends ActorDatabaseOptions {
   /** Open databases at most; one in use is never closed. */
   readonly handlesMax: number
+  /** Learns whose database was closed to make room for another. */
+  readonly onClosed: (did: Did) => void
 }
 
 interface Entry {
@@ -223,6 +225,7 @@ export class Actors {
         this.#giveBack()
         throw error
       }
+      this.#options.onClosed(did)
       return true
     }
     return false

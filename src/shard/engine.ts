@@ -39,9 +39,9 @@ export class Engine {
   ) {
     this.#log = parts.log
     this.#send = parts.send
-    this.#actors = new Actors(boot)
     const repos = new Repos(boot.treeBytesMax)
     this.#repos = repos
+    this.#actors = new Actors({ ...boot, onClosed: (did) => repos.closed(did) })
     const turns = this.#turns
     const { schemas, log } = parts
     const journal = new Journal({ ...boot, log })

@@ -31,10 +31,19 @@ export class Repos {
     this.#trees.set(did, tree, tree.estimatedBytes)
   }
 
+  /** The database was closed: what is built again as fast as that is opened again, goes with it. */
+  closed(did: Did): void {
+    const tree = this.#trees.peek(did)
+    if (tree !== undefined && tree.size <= smallRecordsMax) this.#trees.delete(did)
+  }
+
   forget(did: Did): void {
     this.#trees.delete(did)
   }
 }
+
+/** Records of a tree that is built in some 1.5 ms, not much longer than a database takes to open. */
+const smallRecordsMax = 1_000
 
 /** The rows of an actor do not make the tree that its newest commit signs, or not its blocks. */
 export class RepoCorrupt extends Error {

@@ -24,7 +24,7 @@ export function actorDatabasePath(dataDir: string, did: Did): string {
 export async function openActorDatabase(did: Did, options: ActorDatabaseOptions): Promise<Behind> {
   const path = actorDatabasePath(options.dataDir, did)
   const { synchronous, migrations } = options
-  const sqlite = openSqlite(path, { synchronous, cacheKib: 256, exclusive: false })
+  const sqlite = openSqlite(path, { synchronous, cacheKib: 64, exclusive: false })
   try {
     await migrateSqlite(sqlite, migrations)
     storeUnstored(sqlite, path, did)

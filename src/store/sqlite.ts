@@ -5,7 +5,7 @@ export type Synchronous = 'full' | 'normal'
 
 export interface SqliteOptions {
   readonly synchronous: Synchronous
-  /** Page cache of this handle in KiB; 256 keeps a busy handle at about 450 KB. */
+  /** Page cache of this handle in KiB. What it does not hold the kernel mostly does. */
   readonly cacheKib: number
   /** Keeps every other process out for as long as this handle is open. */
   readonly exclusive: boolean

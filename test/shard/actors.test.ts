@@ -1,8 +1,11 @@
 import { afterEach, describe, expect, jest, test } from 'bun:test'
 import { existsSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { parseRkey } from '../../src/atproto/syntax.ts'
+import { cidForRaw } from '../../src/atproto/cid.ts'
+import { Mst } from '../../src/atproto/mst.ts'
+import { type Did, parseRkey } from '../../src/atproto/syntax.ts'
 import { Actors } from '../../src/shard/actors.ts'
+import { Repos } from '../../src/shard/repos.ts'
 import { seedBoot } from '../kit/seed.ts'
 import { failureOf } from '../kit/wait.ts'
 import { a, collection, post, serviceDid } from '../service/posts.ts'
@@ -160,6 +163,38 @@ describe('while every handle is in use', () => {
   })
 })
 
+test('whose database is closed for another is told', async () => {
+  const { actors, dids, closed } = await madeActors('told', 3)
+  const [first, second, third] = dids
+  for (const did of [first, second, first, third]) await actors.use(did, () => microtasks())
+  expect(closed).toEqual([second])
+  await actors.close()
+})
+
+test('a small tree goes with the database, a large one stays', async () => {
+  const { actors, dids } = await madeActors('trees', 3)
+  const [small, large] = dids
+  const repos = new Repos(1024 * 1024)
+  for (const [did, count] of [
+    [small, 1_000],
+    [large, 1_001],
+  ] as const) {
+    const tree = treeOf(count)
+    repos.keep(did, tree)
+    const present = () => actors.use(did, (actor) => repos.tree(actor))
+    expect(await present()).toBe(tree)
+    repos.closed(did)
+    expect((await present()) === tree).toBe(did === large)
+  }
+  await actors.close()
+})
+
+function treeOf(count: number): Mst {
+  const cid = cidForRaw(new Uint8Array())
+  const keys = Array.from({ length: count }, (_, index) => `${collection}/${1_000 + index}`)
+  return Mst.fromSorted(keys.map((key) => [key, cid] as const))
+}
+
 /** Two handles, and actors with a repo each. */
 async function madeActors(name: string, count: number) {
   const dataDir = join(folder, name)
@@ -170,8 +205,10 @@ async function madeActors(name: string, count: number) {
   const [first = newDid(), second = newDid(), third = newDid(), ...rest] = made.map(
     (one) => one.did,
   )
-  const actors = new Actors({ ...seedBoot(dataDir, serviceDid), handlesMax: 2 })
-  return { actors, dids: [first, second, third, ...rest] as const }
+  const closed: Did[] = []
+  const onClosed = (did: Did) => closed.push(did)
+  const actors = new Actors({ ...seedBoot(dataDir, serviceDid), handlesMax: 2, onClosed })
+  return { actors, dids: [first, second, third, ...rest] as const, closed }
 }
 
 /** Databases below a folder that this process has open. */
