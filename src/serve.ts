@@ -15,10 +15,12 @@ import { namedCollections } from './service/collections.ts'
 import { Eligibility } from './service/eligibility.ts'
 import { OauthKeys } from './service/oauth-keys.ts'
 import { announceChanges } from './service/reconfigure.ts'
+import { SessionSecrets } from './service/session-secrets.ts'
 import type { WriteRules } from './service/write-op.ts'
 import type { ShardPool } from './shard/pool.ts'
 import { finishRemovals } from './store/actor-folder.ts'
 import { OauthKeyStore } from './store/oauth-key.ts'
+import { SessionSecretStore } from './store/session-secret.ts'
 
 export interface Running {
   /** Stops accepting, finishes what runs, closes the stores. */
@@ -55,6 +57,8 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
   const keys = isConfidential(config.publicUrl)
     ? await OauthKeys.open({ store: new OauthKeyStore(sql), now: Date.now, log })
     : undefined
+  const secretParts = { store: new SessionSecretStore(sql), now: Date.now, log }
+  const secrets = await SessionSecrets.open(secretParts)
   const call: ShardPool['call'] = (did, requestId, ask) => pool.call(did, requestId, ask)
   const eligibility = new Eligibility(config, { store, log, ...externalList(config, { sql, log }) })
   const remote = outside({ config, collections, store, keys, eligibility }, log)
@@ -65,6 +69,7 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
     schemas,
     key,
     keys,
+    secrets,
     call,
     eligibility,
     ...stores,
@@ -82,7 +87,9 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
     developmentMode: config.devMode,
   })
   const { dataDir } = config
-  const background = new Background({ dataDir, clean, store, ...members, log })
+  const { tokenSessions: sessions } = stores
+  const parts = { dataDir, clean, store, sessions, secrets, ...members, log }
+  const background = new Background(parts)
   return {
     stop: async () => {
       await Promise.all([server.drain(), eligibility.stop()])

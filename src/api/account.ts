@@ -1,10 +1,13 @@
 import { invalidRequest } from '../atproto/errors.ts'
 import type { Did } from '../atproto/syntax.ts'
 import type { Config } from '../config.ts'
+import { assert } from '../lib/assert.ts'
 import type { Log } from '../lib/log.ts'
 import { readJson } from './body.ts'
 import type { Browsers } from './browser.ts'
+import { checkAccepted, checkAudience, type CredentialKind } from './caller.ts'
 import { withCookies } from './cookie.ts'
+import type { Credentials } from './credentials.ts'
 import { sameOnLoopback } from './loopback.ts'
 import { wantsPage } from './page.ts'
 import { memberPage } from './pages/member.ts'
@@ -15,6 +18,7 @@ import { type Standing, type StandingSources, standingOf } from './standing.ts'
 interface Parts extends StandingSources {
   readonly config: Config
   readonly browsers: Browsers
+  readonly credentials: Credentials
   /** Ends a membership; succeeds where there is none. */
   readonly leave: (did: Did, requestId: string) => Promise<void>
   readonly log: Log
@@ -23,6 +27,8 @@ interface Parts extends StandingSources {
 interface Visit {
   readonly request: Request
   readonly url: URL
+  /** As `clientNetwork` gives it. */
+  readonly address: string
   readonly requestId: string
 }
 
@@ -54,8 +60,8 @@ export class Account {
 
   /** `GET /oauth/status` */
   status(visit: Visit): Promise<Response> {
-    return this.#answer(visit, async ({ request }) => {
-      const did = await this.#parts.browsers.require(request, 'read')
+    return this.#answer(visit, async () => {
+      const { did } = await this.#caller(visit, { use: 'read', accepts: tokensAccepted })
       return json(statusOf(await standingOf(did, this.#parts)), privateHeaders)
     })
   }
@@ -64,11 +70,13 @@ export class Account {
   revoke(visit: Visit): Promise<Response> {
     return this.#answer(visit, async ({ request, requestId }) => {
       const { browsers, leave, log } = this.#parts
-      const did = await browsers.require(request, 'change')
+      const { did, by } = await this.#caller(visit, { use: 'change', accepts: tokensAccepted })
       await takeEmptyBody(request)
       await leave(did, requestId)
       log.info('enrollment.left', { did, requestId })
-      return withCookies(json({ success: true }, privateHeaders), await browsers.end(request))
+      const done = json({ success: true }, privateHeaders)
+      // A cookie beside a token was not looked at, and may be somebody else's.
+      return by === 'cookie' ? withCookies(done, await browsers.end(request)) : done
     })
   }
 
@@ -76,10 +84,29 @@ export class Account {
   signOut(visit: Visit): Promise<Response> {
     return this.#answer(visit, async ({ request }) => {
       const { browsers } = this.#parts
-      await browsers.require(request, 'change')
+      await this.#caller(visit, { use: 'change', accepts: [] })
       await takeEmptyBody(request)
       return withCookies(json({ success: true }, privateHeaders), await browsers.end(request))
     })
+  }
+
+  /**
+   * Who asks: by a token where one came along, and by the cookie only where none did.
+   * @param to.accepts kinds of tokens
+   * @throws XrpcError 401, 403, 429
+   */
+  async #caller({ request, address }: Visit, to: Door): Promise<{ did: Did; by: CredentialKind }> {
+    const { browsers, credentials } = this.#parts
+    const { use, accepts } = to
+    if (!request.headers.has('authorization')) {
+      return { did: await browsers.require(request, use), by: 'cookie' }
+    }
+    const door = { nsid: undefined, audience: 'user', tokens: 'any', accepts, address } as const
+    const caller = await credentials.identify(request, door)
+    checkAudience(caller, 'user')
+    checkAccepted(caller, accepts)
+    assert(caller.kind === 'user', 'the door lets people in and nobody else')
+    return caller
   }
 
   async #answer(visit: Visit, work: (visit: Visit) => Promise<Response>): Promise<Response> {
@@ -93,6 +120,13 @@ export class Account {
     }
   }
 }
+
+interface Door {
+  readonly use: 'read' | 'change'
+  readonly accepts: readonly CredentialKind[]
+}
+
+const tokensAccepted: readonly CredentialKind[] = ['session']
 
 /** As `zone.stratos.enrollment.status`, with what only the person themselves is to know. */
 function statusOf({ did, handle, membership, session, missingScopes }: Standing): object {

@@ -9,13 +9,17 @@ const bodyBytesMax = 1024 * 1024
  * @throws XrpcError 413 PayloadTooLarge, 400 InvalidRequest
  */
 export async function readJson(request: Request, bytesMax = bodyBytesMax): Promise<unknown> {
-  const type = request.headers.get('content-type') ?? ''
-  if (!/^application\/json\s*(;|$)/i.test(type)) {
+  if (!isJson(request)) {
     throw invalidRequest('the body must be JSON, with Content-Type: application/json')
   }
   const value = parse(await readText(request, bytesMax))
   checkContent(value)
   return value
+}
+
+/** Whether the body is said to be JSON, which no form of another site's page can say. */
+export function isJson({ headers }: Request): boolean {
+  return /^application\/json\s*(;|$)/i.test(headers.get('content-type') ?? '')
 }
 
 function parse(text: string): unknown {

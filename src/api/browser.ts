@@ -3,6 +3,7 @@ import type { Did } from '../atproto/syntax.ts'
 import { type Config, isLoopbackHost } from '../config.ts'
 import type { Log } from '../lib/log.ts'
 import { type BrowserSessions, browserSessionMs } from '../store/browser-session.ts'
+import { isJson } from './body.ts'
 import { Cookie } from './cookie.ts'
 import { unauthorized } from './service-auth.ts'
 
@@ -59,6 +60,17 @@ export class Browsers {
   /** Who opens a page; nobody where the cookie does not count. */
   async visitor(request: Request): Promise<Did | undefined> {
     return this.#refusal(request, 'page') === undefined ? await this.#find(request) : undefined
+  }
+
+  /**
+   * Who calls a method by the cookie; nobody where none came along. It counts as for a change, and
+   * on a JSON request only.
+   * @throws XrpcError 401 AuthMissing, 403 Forbidden
+   */
+  async caller(request: Request): Promise<Did | undefined> {
+    if (this.#tokenOf(request) === undefined) return undefined
+    if (!isJson(request)) throw new XrpcError(403, 'Forbidden', 'the cookie counts on JSON only')
+    return await this.require(request, 'change')
   }
 
   /** @throws XrpcError 401 AuthMissing, 403 Forbidden */

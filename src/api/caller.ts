@@ -3,16 +3,37 @@ import type { AtUri, Did } from '../atproto/syntax.ts'
 import { unreachable } from '../lib/assert.ts'
 import type { Enrollments } from '../service/enrollment.ts'
 import type { View } from '../store/actor.ts'
+import type { Session } from '../store/session.ts'
 import type { TakedownStore } from '../store/takedown.ts'
 import { unauthorized } from './service-auth.ts'
 
 /** Who called, proven by credentials. A person may or may not be enrolled. */
 export type Caller =
   | { readonly kind: 'anonymous' }
-  | { readonly kind: 'user'; readonly did: Did }
+  | User
   | AppView
   | { readonly kind: 'moderator'; readonly did: Did }
   | { readonly kind: 'admin' }
+
+/** By what a person proved who they are, or was named in development. */
+export type CredentialKind =
+  | 'service-auth'
+  | 'session'
+  | 'dpop-token'
+  | 'bound-key'
+  | 'development'
+  | 'cookie'
+
+interface User {
+  readonly kind: 'user'
+  readonly did: Did
+  readonly by: CredentialKind
+  /** Of a caller by `session`. */
+  readonly session?: Session
+}
+
+/** Who reads, by whatever credential. */
+type Reader = Exclude<Caller, User> | Pick<User, 'kind' | 'did'>
 
 /** An AppView that the operator lets read, and nothing else: it is no person. */
 export interface AppView {
@@ -34,6 +55,24 @@ export function checkAudience(caller: Caller, audience: Audience): void {
   throw new XrpcError(403, 'Forbidden', `this method is for ${audiences[audience]}`)
 }
 
+/** What opens a method that says nothing else: a cookie does only where it is named. */
+export const acceptedByDefault: readonly CredentialKind[] = [
+  'service-auth',
+  'session',
+  'dpop-token',
+  'bound-key',
+  'development',
+]
+
+/**
+ * Passes callers other than people: what opens a method for them is the matter of its audience.
+ * @throws XrpcError 403 Forbidden
+ */
+export function checkAccepted(caller: Caller, accepts: readonly CredentialKind[]): void {
+  if (caller.kind !== 'user' || accepts.includes(caller.by)) return
+  throw new XrpcError(403, 'Forbidden', `${credentials[caller.by]} does not open this`)
+}
+
 /** The repo that a caller wants to read, and the records of it that the answer may be about. */
 export interface Asked {
   readonly did: Did
@@ -51,7 +90,7 @@ export interface AccessFacts {
  * @throws XrpcError 403 RepoTakendown to the owner
  */
 export async function viewOf(
-  caller: Caller,
+  caller: Reader,
   { did, isAbout }: Asked,
   { enrollments, takedowns }: AccessFacts,
 ): Promise<View | undefined> {
@@ -69,7 +108,7 @@ export async function viewOf(
 }
 
 async function boundariesOf(
-  caller: Exclude<Caller, { readonly kind: 'admin' }>,
+  caller: Exclude<Reader, { readonly kind: 'admin' }>,
   did: Did,
   enrollments: Enrollments,
 ): Promise<'all' | readonly string[]> {
@@ -92,7 +131,7 @@ export function grantOf({ boundaries }: AppView, enrollments: Enrollments): read
   return boundaries === 'all' ? enrollments.boundaries : boundaries
 }
 
-export function owns(caller: Caller, did: Did): boolean {
+export function owns(caller: Reader, did: Did): boolean {
   return caller.kind === 'user' && caller.did === did
 }
 
@@ -110,7 +149,7 @@ export function repoTakendown(): XrpcError {
  * and the operator alone, and to all others like one of somebody who never enrolled.
  */
 export async function findsRepo(
-  caller: Caller,
+  caller: Reader,
   did: Did,
   enrollments: Enrollments,
 ): Promise<boolean> {
@@ -128,4 +167,13 @@ const audiences = {
   user: 'people who signed in',
   admin: 'the operator',
   moderation: 'the operator and the moderation service',
+} as const
+
+const credentials = {
+  'service-auth': 'a service-auth token',
+  session: 'a session',
+  'dpop-token': 'an access token',
+  'bound-key': 'a bound key',
+  development: 'a bare DID',
+  cookie: 'a cookie',
 } as const

@@ -4,11 +4,16 @@ import { isDid, type Nsid } from '../atproto/syntax.ts'
 import { isLoopbackHost } from '../config.ts'
 import { Tally } from '../lib/tally.ts'
 import type { AppViews } from './appviews.ts'
-import type { Audience, Caller } from './caller.ts'
+import type { Browsers } from './browser.ts'
+import type { Audience, Caller, CredentialKind } from './caller.ts'
+import { jwtType } from './jwt.ts'
 import { type ServiceAuth, unauthorized } from './service-auth.ts'
+import { sessionType, type SessionTokens } from './session-token.ts'
 
 interface Options {
   readonly serviceAuth: ServiceAuth
+  readonly sessions: SessionTokens
+  readonly browsers: Browsers
   /** Empty: there is no operator. */
   readonly adminPassword: string
   /** Empty: there is none. */
@@ -19,10 +24,12 @@ interface Options {
   readonly now: () => number
 }
 
-interface Door {
-  readonly nsid: Nsid
+export interface Door {
+  /** None where there is no method: a token for one method opens nothing there. */
+  readonly nsid: Nsid | undefined
   readonly audience: Audience
   readonly tokens: 'any' | 'single-use'
+  readonly accepts: readonly CredentialKind[]
   /** As `clientNetwork` gives it. */
   readonly address: string
 }
@@ -40,10 +47,14 @@ export class Credentials {
     this.#options = options
   }
 
-  /** @throws XrpcError 401 AuthMissing, InvalidToken, ExpiredToken; 429; 503 */
+  /**
+   * What the caller's kind and credential open is for the door to say.
+   * @throws XrpcError 401 AuthMissing, InvalidToken, ExpiredToken; 403 for a cookie that does not
+   *   count; 429; 503
+   */
   async identify(request: Request, door: Door): Promise<Caller> {
     const header = request.headers.get('authorization')
-    if (header === null) return { kind: 'anonymous' }
+    if (header === null) return await this.#visitor(request, door)
     const [scheme, credential] = split(header)
     // The operator's tries are counted apart, so that nobody else's can lock the operator out.
     if (scheme === 'basic') return this.#operator(basicPassword(credential), door)
@@ -65,6 +76,13 @@ export class Credentials {
     }
   }
 
+  /** Nobody, or where a cookie counts at all whoever signed in with this browser. */
+  async #visitor(request: Request, { accepts }: Door): Promise<Caller> {
+    if (!accepts.includes('cookie')) return { kind: 'anonymous' }
+    const did = await this.#options.browsers.caller(request)
+    return did === undefined ? { kind: 'anonymous' } : { kind: 'user', did, by: 'cookie' }
+  }
+
   async #bearer(
     credential: string,
     { request, door }: { request: Request; door: Door },
@@ -73,11 +91,17 @@ export class Credentials {
     if (isOpaque(credential)) {
       throw unauthorized('InvalidToken', 'this is no token that the service knows')
     }
-    const did = await this.#options.serviceAuth.verify(credential, door)
+    if (jwtType(credential) === sessionType) {
+      const session = await this.#options.sessions.verify(credential)
+      return { kind: 'user', did: session.did, by: 'session', session }
+    }
+    const { nsid, tokens } = door
+    if (nsid === undefined) throw unauthorized('InvalidToken', 'this is no token for this place')
+    const did = await this.#options.serviceAuth.verify(credential, { nsid, tokens })
     // Elsewhere the moderation service is what everybody else is: a person, or an AppView.
     const moderates = door.audience === 'moderation' && did === this.#options.modServiceDid
     if (moderates) return { kind: 'moderator', did }
-    return (await this.#options.appViews.find(did)) ?? { kind: 'user', did }
+    return (await this.#options.appViews.find(did)) ?? { kind: 'user', did, by: 'service-auth' }
   }
 
   /** When the tries of an address are used up, a wrong password is no longer answered 401. */
@@ -104,7 +128,7 @@ export class Credentials {
       (origin === null || isLoopbackHost(hostname(origin))) &&
       ![...headers.keys()].some((name) => forwarding.test(name))
     if (!local || !isDid(did)) throw unauthorized('InvalidToken', 'a DID alone is no credential')
-    return { kind: 'user', did }
+    return { kind: 'user', did, by: 'development' }
   }
 }
 

@@ -29,6 +29,12 @@ export function readJwt(token: string): Jwt | undefined {
   return { header, claims, signed: Buffer.from(`${headerText}.${claimsText}`), sig }
 }
 
+/** What a compact JWT says that it is. Nothing where it says nothing, or cannot be read. */
+export function jwtType(token: string): unknown {
+  if (token.length > tokenCharsMax) return undefined
+  return readObject(token.slice(0, Math.max(0, token.indexOf('.'))))?.['typ']
+}
+
 /** Those of a PDS have some 400. The longest DIDs in `iss` and `aud` still fit. */
 const tokenCharsMax = 8192
 

@@ -28,6 +28,7 @@ export function membershipMethods(parts: {
     'zone.stratos.enrollment.unenroll': {
       audience: 'user',
       tokens: 'single-use',
+      accepts: ['service-auth', 'session', 'dpop-token', 'development'],
       handle: async ({ caller, requestId }) => {
         assert(caller.kind === 'user', 'the door lets people in and nobody else')
         await enrollments.unenroll(caller.did, requestId)

@@ -4,8 +4,15 @@ import { isNsid } from '../atproto/syntax.ts'
 import type { Log } from '../lib/log.ts'
 import type { AnonymousTraffic } from './anonymous.ts'
 import { readJson } from './body.ts'
-import { type Audience, type Caller, checkAudience } from './caller.ts'
-import type { Credentials } from './credentials.ts'
+import {
+  acceptedByDefault,
+  type Audience,
+  type Caller,
+  checkAccepted,
+  checkAudience,
+  type CredentialKind,
+} from './caller.ts'
+import type { Credentials, Door } from './credentials.ts'
 import { preflight, refusalBody, refusalOf, xrpcHeaders } from './reply.ts'
 
 /** One call, its caller proven and its parameters and input checked against their lexicon. */
@@ -41,6 +48,8 @@ export interface Method {
   readonly audience: Audience
   /** A service-auth token opens this door once, and only when it is fresh. */
   readonly tokens?: 'single-use'
+  /** By what a person may call it; by all but a cookie where this is not said. */
+  readonly accepts?: readonly CredentialKind[]
   /**
    * Gets the body before its lexicon does: brings an older form to the one that the lexicon knows,
    * or refuses under another name than that has.
@@ -110,9 +119,11 @@ export class Xrpc {
     }
     const isQuery = schemas.kindOf(nsid) === 'query'
     checkVerb(request.method, isQuery ? 'query' : 'procedure')
-    const { audience, tokens = 'any' } = method
-    const caller = await credentials.identify(request, { nsid, audience, tokens, address })
+    const { audience, tokens = 'any', accepts = acceptedByDefault } = method
+    const door: Door = { nsid, audience, tokens, accepts, address }
+    const caller = await credentials.identify(request, door)
     checkAudience(caller, audience)
+    checkAccepted(caller, accepts)
     const params = schemas.checkParams(nsid, searchOf(request))
     const input = schemas.takesInput(nsid) ? await this.#input(nsid, method, request) : {}
     const answer = await method.handle({ caller, params, input, requestId })

@@ -86,6 +86,19 @@ export const commands: ReadonlyMap<string, AdminCommand> = new Map(
         ...few,
         run: rotateKey,
       },
+      {
+        usage: 'rotate-session-secret',
+        text: 'signs sessions with a new secret, and ends none',
+        ...few,
+        run: rotateSessionSecret,
+      },
+      {
+        usage: 'revoke-sessions <who>',
+        text: 'signs somebody out everywhere, at once',
+        least: 1,
+        most: 1,
+        run: revokeSessions,
+      },
     ] satisfies AdminCommand[]
   ).map((command: AdminCommand) => [command.usage.split(' ')[0] ?? '', command]),
 )
@@ -239,6 +252,22 @@ async function unenroll({ client, options, values, around }: CommandCall): Promi
 async function rotateKey({ client }: CommandCall): Promise<Outcome> {
   const answer = await client.procedure('zone.stratos.admin.rotateOauthKey', {})
   const text = () => plain(`new sign-ins use the key ${textIn(answer, 'kid')}`)
+  return { json: answer, text }
+}
+
+async function rotateSessionSecret({ client }: CommandCall): Promise<Outcome> {
+  const answer = await client.procedure('zone.stratos.admin.rotateSessionSecret', {})
+  const [kid, until] = [textIn(answer, 'kid'), textIn(answer, 'formerUntil')]
+  const text = () => plain(`new sessions use the secret ${kid}; those before count until ${until}`)
+  return { json: answer, text }
+}
+
+async function revokeSessions({ client, values }: CommandCall): Promise<Outcome> {
+  const [who = ''] = values
+  const did = await client.did(who)
+  const answer = await client.procedure('zone.stratos.admin.revokeSessions', { did })
+  const [sessions, browsers] = [numberIn(answer, 'sessions'), numberIn(answer, 'browsers')]
+  const text = () => plain(`${did} is signed out; sessions: ${sessions}, browsers: ${browsers}`)
   return { json: answer, text }
 }
 

@@ -12,6 +12,8 @@ import { operatorMethods } from '../api/operator.ts'
 import { repoMethods } from '../api/repo.ts'
 import { Server } from '../api/server.ts'
 import { ServiceAuth } from '../api/service-auth.ts'
+import { sessionMethods } from '../api/session.ts'
+import { SessionTokens } from '../api/session-token.ts'
 import { syncMethods } from '../api/sync.ts'
 import { takedownMethods } from '../api/takedown.ts'
 import { methodTable, Xrpc } from '../api/xrpc.ts'
@@ -28,11 +30,15 @@ export function doors(
   parts: Base & People,
   { log, version }: { readonly log: Log; readonly version: string },
 ): Server {
-  const { config, rules, schemas, identities, oauth, used } = parts
+  const { config, rules, schemas, identities, oauth, used, tokenSessions, secrets } = parts
   const { serviceDid } = rules
   const serviceAuth = new ServiceAuth({ ...config, serviceDid, identities, used, now: Date.now })
+  const tokens = new SessionTokens({ serviceDid, secrets, sessions: tokenSessions, now: Date.now })
+  const browsers = new Browsers({ ...parts, log })
   const credentials = new Credentials({
     serviceAuth,
+    sessions: tokens,
+    browsers,
     adminPassword: config.adminPassword,
     modServiceDid: config.modServiceDid,
     appViews: new AppViews(config.appViews, { enrollments: parts.enrollments, log }),
@@ -48,6 +54,7 @@ export function doors(
     ...syncMethods(parts),
     ...oauthKeyMethods(parts),
     ...takedownMethods({ ...parts, log }),
+    ...sessionMethods({ ...parts, tokens, now: Date.now, log }),
   })
   const anonymous = new AnonymousTraffic({
     requestsPerMinute: config.anonymousRequestsPerMinute,
@@ -55,11 +62,10 @@ export function doors(
   })
   const { devMode: checkOutput } = config
   const xrpc = new Xrpc({ methods, schemas, credentials, anonymous, log, checkOutput })
-  const browsers = new Browsers({ ...parts, log })
   const scope = scopeFor(publicCollections(parts.collections))
   const signIn = new SignIn({ ...parts, browsers, scope, log })
   const leave = (did: Did, requestId: string) => parts.enrollments.unenroll(did, requestId)
-  const account = new Account({ ...parts, browsers, scope, leave, log })
+  const account = new Account({ ...parts, browsers, credentials, scope, leave, log })
   const clientKeys = () => parts.keys?.current.published ?? { keys: [] }
   const { clientMetadata } = oauth
   const documents = publicDocuments({ ...parts, clientMetadata, clientKeys })

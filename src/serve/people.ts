@@ -14,6 +14,7 @@ import { KeepAlive } from '../service/keep-alive.ts'
 import { Troubles } from '../service/moves.ts'
 import type { OauthKeys } from '../service/oauth-keys.ts'
 import { Outbox } from '../service/outbox.ts'
+import type { SessionSecrets } from '../service/session-secrets.ts'
 import { StubSwitch } from '../service/stub-switch.ts'
 import type { WriteRules } from '../service/write-op.ts'
 import type { ShardPool } from '../shard/pool.ts'
@@ -30,6 +31,8 @@ export interface Base extends Stores, Outside {
   readonly key: ServiceKey
   /** Of a confidential client. */
   readonly keys: OauthKeys | undefined
+  /** Of sessions. */
+  readonly secrets: SessionSecrets
   readonly eligibility: Eligibility
   readonly call: ShardPool['call']
 }

@@ -10,6 +10,7 @@ import { migrateSqlite } from '../store/migrate.ts'
 import { OauthStates } from '../store/oauth-state.ts'
 import { Roster } from '../store/roster.ts'
 import { ServiceStore } from '../store/service.ts'
+import { Sessions } from '../store/session.ts'
 import type { Sql } from '../store/sql.ts'
 import { openSqlite } from '../store/sqlite.ts'
 import { TakedownStore } from '../store/takedown.ts'
@@ -41,6 +42,7 @@ export function storesOver(sql: Sql) {
     roster: new Roster(sql),
     departures: new DepartureStore(sql),
     sessions: new BrowserSessions(sql),
+    tokenSessions: new Sessions(sql),
     states: new OauthStates(sql),
     takedowns: new TakedownStore(sql),
     used: new UsedTokenStore(sql),

@@ -1,10 +1,12 @@
 import type { Log } from '../lib/log.ts'
 import type { DepartureStore } from '../store/departure.ts'
 import type { ServiceStore } from '../store/service.ts'
+import type { Sessions } from '../store/session.ts'
 import type { Departures } from './departure.ts'
 import type { Enrollments } from './enrollment.ts'
 import type { KeepAlive } from './keep-alive.ts'
 import type { Outbox } from './outbox.ts'
+import type { SessionSecrets } from './session-secrets.ts'
 import type { StubSwitch } from './stub-switch.ts'
 import { sweepAbandoned } from './sweep.ts'
 
@@ -13,6 +15,8 @@ interface Parts {
   /** Whether the process before this one ended in order. */
   readonly clean: boolean
   readonly store: ServiceStore
+  readonly sessions: Sessions
+  readonly secrets: SessionSecrets
   readonly departing: { readonly store: DepartureStore; readonly departures: Departures }
   readonly outbox: Outbox
   readonly enrollments: Enrollments
@@ -65,11 +69,13 @@ export class Background {
   }
 
   async #round(): Promise<void> {
-    const { enrollments, departing } = this.#parts
+    const { enrollments, departing, sessions, secrets } = this.#parts
     const stopped = () => this.#stopped
     await this.#attempt('departures', () => enrollments.eraseDue('background', stopped))
     await this.#attempt('records', () => enrollments.queueDueRecords('background', stopped))
     await this.#attempt('late departures', () => departing.departures.giveUp(Date.now(), stopped))
+    await this.#attempt('sessions', () => sessions.dropExpired(Date.now()))
+    await this.#attempt('session secrets', () => secrets.eraseDue())
   }
 
   /** A failure of one kind of work must not keep the other kinds from being done. */

@@ -1,5 +1,6 @@
 import type { Did } from '../atproto/syntax.ts'
 import { isListed } from './allow-list.ts'
+import { revokeOfInactive } from './revocation.ts'
 import type { Statement } from './sql.ts'
 
 /** Who may be enrolled. */
@@ -15,7 +16,8 @@ export type Admission =
 
 /**
  * Turns inactive whom `admission` does not admit, and active again whom it does, with an event for
- * each of them. Somebody who leaves stays inactive.
+ * each of them. Sessions end with what makes their owner inactive. Somebody who leaves stays
+ * inactive.
  */
 export function enforcing(
   admission: Admission,
@@ -30,11 +32,13 @@ export function enforcing(
     return [
       { sql: eventsOfAll, args: [...facts, time] },
       { sql: changeAll, args: facts },
+      ...revokeOfInactive(did),
     ]
   }
   return [
     { sql: eventOfOne, args: [...facts, time, did] },
     { sql: changeOne, args: [...facts, did] },
+    ...revokeOfInactive(did),
   ]
 }
 

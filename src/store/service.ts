@@ -2,9 +2,9 @@ import type { Did } from '../atproto/syntax.ts'
 import { Interned } from '../lib/interned.ts'
 import { Lru } from '../lib/lru.ts'
 import type { Budget, OutboxPlace } from './actor-outbox.ts'
-import { dropBrowserSessions } from './browser-session.ts'
 import { departureStatements, forgetDeparture, type RepoNumbers } from './departure.ts'
 import { type Admission, enforcing } from './admission.ts'
+import { revokeCredentials } from './revocation.ts'
 import type { Sql, Statement } from './sql.ts'
 
 /** A person's membership, as access decisions read it. */
@@ -158,7 +158,7 @@ export class ServiceStore {
       await this.#sql.run([
         { sql: 'delete from enrollment where did = $1', args: [did], rows: 1 },
         { sql: deleteBoundaries, args: [did] },
-        dropBrowserSessions(did),
+        ...revokeCredentials(did),
         { sql: insertEvent, args: [did, 'unenroll', new Date().toISOString()] },
         ...departureStatements(departure),
         { sql: markDirty, args: [did] },

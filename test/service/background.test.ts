@@ -5,9 +5,12 @@ import { ServiceKey } from '../../src/atproto/keys.ts'
 import type { Did } from '../../src/atproto/syntax.ts'
 import { createLog } from '../../src/lib/log.ts'
 import { Background } from '../../src/service/background.ts'
+import { SessionSecrets } from '../../src/service/session-secrets.ts'
 import { KeepAlive } from '../../src/service/keep-alive.ts'
 import { defaultCollections } from '../../src/service/collections.ts'
 import { StubSwitch } from '../../src/service/stub-switch.ts'
+import { SessionSecretStore } from '../../src/store/session-secret.ts'
+import { sessionMs, Sessions } from '../../src/store/session.ts'
 import { eventually } from '../kit/wait.ts'
 import { temporaryFolder } from '../store/temporary.ts'
 import { Delivering, type Person } from './delivering.ts'
@@ -19,12 +22,21 @@ let alice: Person
 let bob: Person
 /** Whose session was refreshed. */
 let refreshed: Did[]
+let secrets: SessionSecrets
+/** By the clock of the secrets. */
+let laterMs: number
 
 beforeEach(async () => {
   world = await Delivering.open(join(folder, crypto.randomUUID()))
   alice = await world.person()
   bob = await world.person()
   refreshed = []
+  laterMs = 0
+  secrets = await SessionSecrets.open({
+    store: new SessionSecretStore(world.sql),
+    now: () => Date.now() + laterMs,
+    log: createLog('info', (line) => void world.log.push(line)),
+  })
 })
 
 afterEach(async () => {
@@ -113,6 +125,26 @@ test('sessions that were not used for long are refreshed', async () => {
   await background.stop()
 })
 
+test('sessions that are over are removed, and secrets that nothing needs are erased', async () => {
+  const sessions = new Sessions(world.sql)
+  const nowMs = Date.now()
+  const over = { digest: 'over', did: alice.did, expiresAtMs: nowMs - 1 }
+  const going = { digest: 'going', did: alice.did, expiresAtMs: nowMs + sessionMs }
+  for (const session of [over, going]) expect(await sessions.create(session, 0)).toBeTrue()
+  const before = secrets.current.kid
+  const { kid } = await secrets.rotate()
+  laterMs = sessionMs
+  const background = start({ clean: true })
+  await eventually('erased secret', async () => {
+    const rows = await world.sql.all<{ kid: string }>('select kid from session_secret')
+    return rows.length === 1 || undefined
+  })
+  await background.stop()
+  expect(secrets.current.kid).toBe(kid)
+  expect(secrets.find(before)).toBeUndefined()
+  expect(await world.sql.all('select digest from session')).toEqual([{ digest: 'going' }])
+})
+
 function start(how: {
   readonly clean: boolean
   readonly inDays?: number
@@ -141,6 +173,8 @@ function start(how: {
     dataDir: world.house.dataDir,
     clean,
     store,
+    sessions: new Sessions(world.sql),
+    secrets,
     departing: { store: departures, departures: world.leaving },
     outbox,
     enrollments: world.enrollments(ServiceKey.generate(), { serviceDid }),

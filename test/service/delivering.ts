@@ -33,7 +33,7 @@ export class Delivering implements AsyncDisposable {
   house: House
   store: ServiceStore
   readonly departures: DepartureStore
-  readonly #sql: Sql
+  readonly sql: Sql
   readonly pds: PdsServer
   /** Whose OAuth sessions were ended at the PDS. */
   readonly revoked: Did[] = []
@@ -52,7 +52,7 @@ export class Delivering implements AsyncDisposable {
 
   private constructor(parts: { house: House; sql: Sql; seams: Seams }) {
     this.house = parts.house
-    this.#sql = parts.sql
+    this.sql = parts.sql
     this.store = new ServiceStore(parts.sql)
     this.departures = new DepartureStore(parts.sql)
     this.seams = parts.seams
@@ -110,7 +110,7 @@ export class Delivering implements AsyncDisposable {
     await this.outbox.stop()
     await this.house.pool.close()
     this.house = await House.open('inline', this.house.dataDir)
-    this.store = new ServiceStore(this.#sql)
+    this.store = new ServiceStore(this.sql)
     this.outbox = this.fresh()
   }
 
