@@ -4,6 +4,7 @@ import { join } from 'node:path'
 
 import { addressOf, postCollection, privatePost } from '../kit/post.ts'
 import { SeededStratos } from '../kit/seeded.ts'
+import { beginSession, namesIn, readSession } from '../kit/stratos-session.ts'
 import { isFields, listOf, textOf } from '../kit/xrpc.ts'
 import { type Ended, runAdmin, runAtTerminal } from './run.ts'
 
@@ -30,6 +31,7 @@ describe('ends with 2, a reason and nothing on standard output', () => {
     ['at an option for a value', ['members', '--boundary', '--json'], '--boundary needs a value'],
     ['at a value that is not taken', ['members', '--json=yes'], '--json takes no value'],
     ['at an option twice', ['members', '--json', '--json'], '--json is given twice'],
+    ['without whose sessions', ['revoke-sessions'], 'stratos admin revoke-sessions <who>'],
     ['without an argument', ['add', 'bob.test'], 'stratos admin add <who> <boundary>'],
     ['with one argument too many', ['boundaries', 'a'], 'stratos admin boundaries'],
     ['at nobody’s name', ['add', 'bob', 'a'], 'neither a DID nor a handle'],
@@ -78,6 +80,7 @@ describe('ends with 1 and says what to do', () => {
     ['at a handle of nobody', ['add', 'nobody.test', 'a'], '"stratos admin members"'],
     ['at a handle of a stranger', ['set', 'stranger.test', 'a'], '"stratos admin members"'],
     ['at keys that a service on loopback lacks', ['rotate-key'], 'https URL'],
+    ['at sessions of a handle of nobody', ['revoke-sessions', 'nobody.test'], 'admin members'],
     ['at a stranger’s outbox', ['outbox', 'stranger.test'], '"stratos admin members"'],
   ])('%s', async (_, args, advice) => {
     expectFailure(await run(args), advice)
@@ -107,7 +110,8 @@ test('the help names every command, and needs neither service nor password', asy
     for (const name of ['members', 'boundaries', 'add', 'remove', 'set', 'outbox', 'takedown']) {
       expect(out).toContain(`\n  stratos admin ${name}`)
     }
-    for (const name of ['unenroll', 'rotate-key']) expect(out).toContain(`stratos admin ${name}`)
+    const last = ['unenroll', 'rotate-key', 'rotate-session-secret', 'revoke-sessions']
+    for (const name of last) expect(out).toContain(`stratos admin ${name}`)
   }
 })
 
@@ -238,6 +242,31 @@ describe('a takedown', () => {
     const missing = `at://${stratos.person('alice').did}/${postCollection}/missing`
     expectFailure(await run(['takedown', missing]), 'nothing is known here')
   })
+})
+
+test('revoke-sessions signs somebody out, by handle or DID', async () => {
+  const { did } = stratos.person('alice')
+  const authorization = await beginSession(stratos, 'alice')
+  expect(await readSession(stratos, authorization)).toMatchObject({ status: 200 })
+  const ended = await run(['revoke-sessions', 'alice.test'])
+  const said = `${did} is signed out; sessions: 1, browsers: 0\n`
+  expect(ended).toEqual({ code: 0, out: said, err: '' })
+  expect(await readSession(stratos, authorization)).toMatchObject({ status: 401 })
+  expect(await json(['revoke-sessions', did])).toEqual({ did, sessions: 0, browsers: 0 })
+})
+
+test('rotate-session-secret ends no session, and says until when the one before counts', async () => {
+  const authorization = await beginSession(stratos, 'alice')
+  const answer = await json(['rotate-session-secret'])
+  expect(answer).toEqual({ kid: expect.any(String), formerUntil: expect.any(String) })
+  expect(namesIn(await beginSession(stratos, 'alice')).kid).toBe(textOf(answer, 'kid'))
+  expect(await readSession(stratos, authorization)).toMatchObject({ status: 200 })
+  const { code, out } = await run(['rotate-session-secret'])
+  expect(code).toBe(0)
+  expect(out).toMatch(/^new sessions use the secret [\w-]+; those before count until \S+Z\n$/)
+  for (let index = 2; index < 10; index++) await json(['rotate-session-secret'])
+  expectFailure(await run(['rotate-session-secret']), 'former secrets still count')
+  expect(await readSession(stratos, authorization)).toMatchObject({ status: 200 })
 })
 
 test('unenroll with --yes ends a membership', async () => {
