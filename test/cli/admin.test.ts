@@ -31,7 +31,7 @@ describe('ends with 2, a reason and nothing on standard output', () => {
     ['at an option for a value', ['members', '--boundary', '--json'], '--boundary needs a value'],
     ['at a value that is not taken', ['members', '--json=yes'], '--json takes no value'],
     ['at an option twice', ['members', '--json', '--json'], '--json is given twice'],
-    ['without whose sessions', ['revoke-sessions'], 'stratos admin revoke-sessions <who>'],
+    ['without a name', ['revoke-sessions'], 'stratos admin revoke-sessions <who>'],
     ['without an argument', ['add', 'bob.test'], 'stratos admin add <who> <boundary>'],
     ['with one argument too many', ['boundaries', 'a'], 'stratos admin boundaries'],
     ['at nobody’s name', ['add', 'bob', 'a'], 'neither a DID nor a handle'],

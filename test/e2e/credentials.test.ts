@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test'
 import { Secp256k1Keypair } from '@atproto/crypto'
 
+import { Browser } from '../kit/browser.ts'
 import { enrolled } from '../kit/enroll.ts'
 import { type Account, Network } from '../kit/network.ts'
 import { addressOf, postCollection, privatePost, textsOf } from '../kit/post.ts'
@@ -94,6 +95,37 @@ describe('a token is refused', () => {
     for (const text of ['x', 'a.b.c', `did:plc:${'a'.repeat(24)}`, alice.did]) {
       await expectRefused(text, 'InvalidToken')
     }
+  })
+})
+
+describe('a session', () => {
+  const createSession = 'zone.stratos.server.createSession'
+
+  test('begins by a token of the PDS, once, and then does without the PDS', async () => {
+    const authorization = `Bearer ${await tokenOf(alice, { lxm: createSession })}`
+    const begun = await stratos.call(createSession, { verb: 'POST', authorization })
+    expect(begun).toMatchObject({ status: 200, body: { did: alice.did } })
+    const again = await stratos.call(createSession, { verb: 'POST', authorization })
+    expect(again).toMatchObject({ status: 401, body: { error: 'InvalidToken' } })
+    const session = `Bearer ${textOf(begun.body, 'accessJwt')}`
+    for (let count = 0; count < 2; count++) {
+      const written = { input: postBy(alice), authorization: session }
+      expect(await stratos.call(createRecord, written)).toMatchObject({ status: 200 })
+    }
+  })
+
+  test('begins by the cookie that a sign-in leaves, on our own origin only', async () => {
+    const browser = new Browser()
+    await enrolled(stratos, alice, browser)
+    const origin = `http://127.0.0.1:${stratos.port}`
+    const begin = (from: string) =>
+      browser.visit(`${origin}/xrpc/${createSession}`, { body: {}, headers: { origin: from } })
+    const refused = await begin('https://app.example.com')
+    expect(refused.status).toBe(403)
+    expect(await refused.json()).toMatchObject({ error: 'Forbidden' })
+    const begun = await begin(origin)
+    expect(begun.status).toBe(200)
+    expect(await begun.json()).toMatchObject({ did: alice.did, accessJwt: expect.any(String) })
   })
 })
 
