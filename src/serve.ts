@@ -21,6 +21,7 @@ import type { ShardPool } from './shard/pool.ts'
 import { finishRemovals } from './store/actor-folder.ts'
 import { OauthKeyStore } from './store/oauth-key.ts'
 import { SessionSecretStore } from './store/session-secret.ts'
+import { sharedSecret } from './store/secret.ts'
 
 export interface Running {
   /** Stops accepting, finishes what runs, closes the stores. */
@@ -72,6 +73,7 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
     secrets,
     call,
     eligibility,
+    nonceSecret: await sharedSecret(sql, 'dpop nonces'),
     ...stores,
     ...remote,
   }

@@ -66,6 +66,7 @@ export const badValues: Record<string, readonly string[]> = {
   STRATOS_JOURNAL_BYTES: ['', '0', '65535', '1073741825', '8MB'],
   STRATOS_ACTOR_HANDLES: ['', '0', '7', '100001', 'many'],
   STRATOS_AUTH_FAILURES_PER_MINUTE: ['', '0', '1000001', 'none'],
+  STRATOS_DPOP_REQUIRE_NONCE: ['', 'yes', 'TRUE', '2'],
   STRATOS_ANONYMOUS_REQUESTS_PER_MINUTE: ['', '0', '1000001', 'all'],
   STRATOS_WRITE_RATE_MAX_WRITES: ['', '0', '-1', '1000001', 'many'],
   STRATOS_WRITE_RATE_WINDOW_MS: ['', '0', '999', '86400001', '1 minute', '60s'],

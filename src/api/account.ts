@@ -13,12 +13,14 @@ import { wantsPage } from './page.ts'
 import { memberPage } from './pages/member.ts'
 import { strangerPage, welcomePage } from './pages/welcome.ts'
 import { json, privateHeaders, refusalBody, refusalOf } from './reply.ts'
+import type { Scopes } from './scope.ts'
 import { type Standing, type StandingSources, standingOf } from './standing.ts'
 
 interface Parts extends StandingSources {
   readonly config: Config
   readonly browsers: Browsers
   readonly credentials: Credentials
+  readonly scopes: Scopes
   /** Ends a membership; succeeds where there is none. */
   readonly leave: (did: Did, requestId: string) => Promise<void>
   readonly log: Log
@@ -61,7 +63,7 @@ export class Account {
   /** `GET /oauth/status` */
   status(visit: Visit): Promise<Response> {
     return this.#answer(visit, async () => {
-      const { did } = await this.#caller(visit, { use: 'read', accepts: tokensAccepted })
+      const { did } = await this.#caller(visit, asking)
       return json(statusOf(await standingOf(did, this.#parts)), privateHeaders)
     })
   }
@@ -70,7 +72,7 @@ export class Account {
   revoke(visit: Visit): Promise<Response> {
     return this.#answer(visit, async ({ request, requestId }) => {
       const { browsers, leave, log } = this.#parts
-      const { did, by } = await this.#caller(visit, { use: 'change', accepts: tokensAccepted })
+      const { did, by } = await this.#caller(visit, leaving)
       await takeEmptyBody(request)
       await leave(did, requestId)
       log.info('enrollment.left', { did, requestId })
@@ -84,7 +86,11 @@ export class Account {
   signOut(visit: Visit): Promise<Response> {
     return this.#answer(visit, async ({ request }) => {
       const { browsers } = this.#parts
-      await this.#caller(visit, { use: 'change', accepts: [] })
+      await this.#caller(visit, {
+        use: 'change',
+        accepts: [],
+        nsid: 'zone.stratos.server.deleteSession',
+      })
       await takeEmptyBody(request)
       return withCookies(json({ success: true }, privateHeaders), await browsers.end(request))
     })
@@ -92,13 +98,12 @@ export class Account {
 
   /**
    * Who asks: by a token where one came along, and by the cookie only where none did.
-   * @param to.accepts kinds of tokens
    * @throws XrpcError 401, 403, 429
    */
   async #caller({ request, address }: Visit, to: Door): Promise<{ did: Did; by: CredentialKind }> {
-    const { browsers, credentials } = this.#parts
-    const { use, accepts } = to
-    if (!request.headers.has('authorization')) {
+    const { browsers, credentials, scopes } = this.#parts
+    const { use, accepts, nsid } = to
+    if (!request.headers.has('authorization') && !request.headers.has('dpop')) {
       return { did: await browsers.require(request, use), by: 'cookie' }
     }
     const door = { nsid: undefined, audience: 'user', tokens: 'any', accepts, address } as const
@@ -106,6 +111,7 @@ export class Account {
     checkAudience(caller, 'user')
     checkAccepted(caller, accepts)
     assert(caller.kind === 'user', 'the door lets people in and nobody else')
+    if (caller.scope !== undefined) scopes.check(caller.scope, { nsid, params: {}, input: {} })
     return caller
   }
 
@@ -123,10 +129,22 @@ export class Account {
 
 interface Door {
   readonly use: 'read' | 'change'
+  /** Kinds of tokens. */
   readonly accepts: readonly CredentialKind[]
+  /** The method that does the same, which the scope of a token must cover. */
+  readonly nsid: string
 }
 
-const tokensAccepted: readonly CredentialKind[] = ['session']
+const asking: Door = {
+  use: 'read',
+  accepts: ['session', 'dpop-token', 'bound-key'],
+  nsid: 'zone.stratos.enrollment.status',
+}
+const leaving: Door = {
+  use: 'change',
+  accepts: ['session', 'dpop-token'],
+  nsid: 'zone.stratos.enrollment.unenroll',
+}
 
 /** As `zone.stratos.enrollment.status`, with what only the person themselves is to know. */
 function statusOf({ did, handle, membership, session, missingScopes }: Standing): object {

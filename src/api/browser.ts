@@ -133,7 +133,7 @@ function isWindow(headers: Headers): boolean {
 }
 
 /** On loopback both names of the address: a PDS returns to one, people may type the other. */
-function ownOrigins({ publicUrl, port }: Parts['config']): ReadonlySet<string> {
+export function ownOrigins({ publicUrl, port }: Parts['config']): ReadonlySet<string> {
   const url = new URL(publicUrl)
   if (url.protocol === 'https:' || !isLoopbackHost(url.hostname)) return new Set([url.origin])
   const own = url.port || port

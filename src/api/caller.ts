@@ -24,12 +24,14 @@ export type CredentialKind =
   | 'development'
   | 'cookie'
 
-interface User {
+export interface User {
   readonly kind: 'user'
   readonly did: Did
   readonly by: CredentialKind
   /** Of a caller by `session`. */
   readonly session?: Session
+  /** The OAuth scope of an access token, which bounds what its holder may do. */
+  readonly scope?: string
 }
 
 /** Who reads, by whatever credential. */

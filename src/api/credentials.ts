@@ -6,6 +6,8 @@ import { Tally } from '../lib/tally.ts'
 import type { AppViews } from './appviews.ts'
 import type { Browsers } from './browser.ts'
 import type { Audience, Caller, CredentialKind } from './caller.ts'
+import { type Dpop, isAskingForNonce } from './dpop.ts'
+import { dpopRefused } from './dpop-proof.ts'
 import { jwtType } from './jwt.ts'
 import { type ServiceAuth, unauthorized } from './service-auth.ts'
 import { sessionType, type SessionTokens } from './session-token.ts'
@@ -14,6 +16,7 @@ interface Options {
   readonly serviceAuth: ServiceAuth
   readonly sessions: SessionTokens
   readonly browsers: Browsers
+  readonly dpop: Dpop
   /** Empty: there is no operator. */
   readonly adminPassword: string
   /** Empty: there is none. */
@@ -54,7 +57,10 @@ export class Credentials {
    */
   async identify(request: Request, door: Door): Promise<Caller> {
     const header = request.headers.get('authorization')
-    if (header === null) return await this.#visitor(request, door)
+    if (header === null) {
+      if (!request.headers.has('dpop')) return await this.#visitor(request, door)
+      throw dpopRefused('AuthMissing', 'a proof alone, without its token, is no credential')
+    }
     const [scheme, credential] = split(header)
     // The operator's tries are counted apart, so that nobody else's can lock the operator out.
     if (scheme === 'basic') return this.#operator(basicPassword(credential), door)
@@ -69,9 +75,13 @@ export class Credentials {
     }
     try {
       if (scheme === 'bearer') return await this.#bearer(credential, { request, door })
+      if (scheme === 'dpop') {
+        return await this.#options.dpop.identify(credential, { request, address: source })
+      }
       throw unauthorized('InvalidToken', 'this scheme of Authorization is not accepted')
     } catch (error) {
-      if (error instanceof XrpcError && error.status === 401) this.#failures.add(source, nowMs)
+      const isRefused = error instanceof XrpcError && error.status === 401
+      if (isRefused && !isAskingForNonce(error)) this.#failures.add(source, nowMs)
       throw error
     }
   }

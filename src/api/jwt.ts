@@ -35,6 +35,11 @@ export function jwtType(token: string): unknown {
   return readObject(token.slice(0, Math.max(0, token.indexOf('.'))))?.['typ']
 }
 
+/** Seconds since the epoch. */
+export function isTime(value: unknown): value is number {
+  return typeof value === 'number' && Number.isFinite(value) && value >= 0
+}
+
 /** Those of a PDS have some 400. The longest DIDs in `iss` and `aud` still fit. */
 const tokenCharsMax = 8192
 

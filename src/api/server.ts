@@ -28,6 +28,8 @@ interface Parts {
   readonly documents: Readonly<Record<string, () => Response>>
   /** Component states for /health. */
   readonly components: () => object
+  /** For callers who bring DPoP proofs. */
+  readonly dpopNonce: () => string
   readonly log: Log
 }
 
@@ -171,6 +173,7 @@ export class Server {
       // Where the Host header is none, Bun gives the path alone.
       if (url === null) return this.#refuse(invalidRequest('the Host header names no host'))
       const response = await answer({ request, url, address, requestId })
+      if (isDpop(request)) response.headers.set('dpop-nonce', this.#parts.dpopNonce())
       const { status } = response
       const ms = Math.round((performance.now() - startedAt) * 100) / 100
       const { method } = request
@@ -218,6 +221,15 @@ export class Server {
     const headers = { ...doorHeaders, ...privateHeaders, ...refusal.headers }
     return json(refusalBody(refusal), headers, refusal.status)
   }
+}
+
+/** Also of a bound key's first proof: whatever the answer, the next proof needs a nonce. */
+function isDpop({ headers }: Request): boolean {
+  return (
+    headers.has('dpop') ||
+    headers.has('dpop-bind') ||
+    /^dpop /i.test(headers.get('authorization') ?? '')
+  )
 }
 
 interface Visit {

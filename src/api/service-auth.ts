@@ -4,7 +4,7 @@ import { type Did, type Nsid, isDid } from '../atproto/syntax.ts'
 import { Lru } from '../lib/lru.ts'
 import type { UsedTokenStore } from '../store/used-token.ts'
 import { DidNotResolved, type Identities, SigningKeyNotFound } from '../remote/identity.ts'
-import { type JsonObject, type Jwt, readJwt } from './jwt.ts'
+import { isTime, type JsonObject, type Jwt, readJwt } from './jwt.ts'
 
 /**
  * Who called, by a token that the caller's PDS or own key signed for one method of this service.
@@ -199,11 +199,6 @@ function checkFresh({ jti, iat }: JsonObject, nowSeconds: number): void {
 
 const freshSeconds = 5 * 60
 const jtiCharsMax = 256
-
-/** Seconds since the epoch. */
-function isTime(value: unknown): value is number {
-  return typeof value === 'number' && Number.isFinite(value) && value >= 0
-}
 
 function invalid(message: string): XrpcError {
   return unauthorized('InvalidToken', message)

@@ -14,9 +14,11 @@ import {
 } from './caller.ts'
 import type { Credentials, Door } from './credentials.ts'
 import { preflight, refusalBody, refusalOf, xrpcHeaders } from './reply.ts'
+import type { Scopes } from './scope.ts'
 
 /** One call, its caller proven and its parameters and input checked against their lexicon. */
 export interface Call {
+  readonly request: Request
   readonly caller: Caller
   readonly params: Readonly<Record<string, unknown>>
   readonly input: Readonly<Record<string, unknown>>
@@ -51,6 +53,11 @@ export interface Method {
   /** By what a person may call it; by all but a cookie where this is not said. */
   readonly accepts?: readonly CredentialKind[]
   /**
+   * Looks at a request before its token is used up.
+   * @throws XrpcError
+   */
+  screen?(arrival: Arrival): Promise<void>
+  /**
    * Gets the body before its lexicon does: brings an older form to the one that the lexicon knows,
    * or refuses under another name than that has.
    * @throws XrpcError
@@ -63,6 +70,7 @@ interface Parts {
   readonly methods: ReadonlyMap<string, Method>
   readonly schemas: Schemas
   readonly credentials: Credentials
+  readonly scopes: Scopes
   readonly anonymous: AnonymousTraffic
   readonly log: Log
   /** Whether answers are checked against their lexicon, too. */
@@ -109,8 +117,9 @@ export class Xrpc {
     }
   }
 
-  async #call({ request, nsid, address, requestId }: Arrival): Promise<Answer> {
-    const { methods, schemas, credentials, anonymous, checkOutput } = this.#parts
+  async #call(arrival: Arrival): Promise<Answer> {
+    const { request, nsid, address, requestId } = arrival
+    const { methods, schemas, credentials, scopes, anonymous, checkOutput } = this.#parts
     anonymous.check(request, address)
     if (!isNsid(nsid)) throw invalidRequest('the path does not name a method')
     const method = methods.get(nsid)
@@ -120,13 +129,17 @@ export class Xrpc {
     const isQuery = schemas.kindOf(nsid) === 'query'
     checkVerb(request.method, isQuery ? 'query' : 'procedure')
     const { audience, tokens = 'any', accepts = acceptedByDefault } = method
+    await method.screen?.(arrival)
     const door: Door = { nsid, audience, tokens, accepts, address }
     const caller = await credentials.identify(request, door)
     checkAudience(caller, audience)
     checkAccepted(caller, accepts)
     const params = schemas.checkParams(nsid, searchOf(request))
     const input = schemas.takesInput(nsid) ? await this.#input(nsid, method, request) : {}
-    const answer = await method.handle({ caller, params, input, requestId })
+    if (caller.kind === 'user' && caller.scope !== undefined) {
+      scopes.check(caller.scope, { nsid, params, input })
+    }
+    const answer = await method.handle({ request, caller, params, input, requestId })
     if (checkOutput && this.#isSampled(nsid)) this.#checkOutput(nsid, answer.body)
     return answer
   }

@@ -165,6 +165,10 @@ export const variables = {
     text: 'Refused credentials of one address a minute; beyond it 429 before any is checked.',
     example: '300',
   }),
+  dpopRequireNonce: variable('STRATOS_DPOP_REQUIRE_NONCE', true, readBoolean, {
+    text: 'Whether every DPoP proof needs a nonce of this service; else the time in it counts alone.',
+    example: 'true',
+  }),
   anonymousRequestsPerMinute: variable(
     'STRATOS_ANONYMOUS_REQUESTS_PER_MINUTE',
     3000,

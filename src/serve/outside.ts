@@ -4,6 +4,7 @@ import type { Log } from '../lib/log.ts'
 import { createGuardedFetch } from '../remote/fetch.ts'
 import { checkHostedMetadata } from '../remote/hosted-client.ts'
 import { Identities } from '../remote/identity.ts'
+import { IssuerKeys } from '../remote/issuer-keys.ts'
 import { listBytesMax } from '../remote/list.ts'
 import { scopeFor } from '../remote/oauth-client.ts'
 import { OAuth } from '../remote/oauth.ts'
@@ -66,7 +67,8 @@ export function outside(
     log,
   })
   if (config.clientId !== '') void checkHostedMetadata(oauth.clientMetadata, { fetch, log })
-  return { identities, oauth }
+  const issuerKeys = new IssuerKeys({ fetch, now: Date.now })
+  return { identities, oauth, issuerKeys }
 }
 
 /** The list at somebody else's place, where one is configured and counts. */

@@ -34,6 +34,8 @@ export interface Base extends Stores, Outside {
   /** Of sessions. */
   readonly secrets: SessionSecrets
   readonly eligibility: Eligibility
+  /** By which DPoP nonces are made and known again. */
+  readonly nonceSecret: Uint8Array
   readonly call: ShardPool['call']
 }
 

@@ -4,6 +4,7 @@ import { ServiceKey } from '../atproto/keys.ts'
 import { type Config, ConfigError } from '../config.ts'
 import { folder } from '../lib/embed.macro.ts' with { type: 'macro' }
 import { writeDurably } from '../lib/files.ts'
+import { BoundKeys } from '../store/bound-key.ts'
 import { BrowserSessions } from '../store/browser-session.ts'
 import { DepartureStore } from '../store/departure.ts'
 import { migrateSqlite } from '../store/migrate.ts'
@@ -46,6 +47,7 @@ export function storesOver(sql: Sql) {
     states: new OauthStates(sql),
     takedowns: new TakedownStore(sql),
     used: new UsedTokenStore(sql),
+    boundKeys: new BoundKeys(sql),
   }
 }
 

@@ -1,10 +1,15 @@
 import type { Did } from '../atproto/syntax.ts'
+import { dropBoundKeys, dropIdleBoundKeys } from './bound-key.ts'
 import { dropBrowserSessions } from './browser-session.ts'
 import type { Statement } from './sql.ts'
 
 /** Ends everything by which somebody is signed in here, as part of a larger change. */
 export function revokeCredentials(did: Did): Statement[] {
-  return [dropBrowserSessions(did), { sql: 'delete from session where did = $1', args: [did] }]
+  return [
+    dropBrowserSessions(did),
+    dropBoundKeys(did),
+    { sql: 'delete from session where did = $1', args: [did] },
+  ]
 }
 
 /**
@@ -12,8 +17,11 @@ export function revokeCredentials(did: Did): Statement[] {
  * the page somebody inactive leaves.
  */
 export function revokeOfInactive(did: Did | undefined): Statement[] {
-  if (did === undefined) return [{ sql: dropInactive, args: [] }]
-  return [{ sql: `${dropInactive} and did = $1`, args: [did] }]
+  const sessions =
+    did === undefined
+      ? { sql: dropInactive, args: [] }
+      : { sql: `${dropInactive} and did = $1`, args: [did] }
+  return [sessions, dropIdleBoundKeys(did)]
 }
 
 const dropInactive = `delete from session where not exists (
