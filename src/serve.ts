@@ -1,3 +1,4 @@
+import { fastestK256, type K256Verifier } from './atproto/k256.ts'
 import { Schemas } from './atproto/lexicon.ts'
 import { parseDid } from './atproto/syntax.ts'
 import type { Config } from './config.ts'
@@ -22,6 +23,7 @@ import { finishRemovals } from './store/actor-folder.ts'
 import { OauthKeyStore } from './store/oauth-key.ts'
 import { SessionSecretStore } from './store/session-secret.ts'
 import { sharedSecret } from './store/secret.ts'
+import type { Sql } from './store/sql.ts'
 
 export interface Running {
   /** Stops accepting, finishes what runs, closes the stores. */
@@ -58,8 +60,7 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
   const keys = isConfidential(config.publicUrl)
     ? await OauthKeys.open({ store: new OauthKeyStore(sql), now: Date.now, log })
     : undefined
-  const secretParts = { store: new SessionSecretStore(sql), now: Date.now, log }
-  const secrets = await SessionSecrets.open(secretParts)
+  const secrets = await openSecrets(sql, log)
   const call: ShardPool['call'] = (did, requestId, ask) => pool.call(did, requestId, ask)
   const eligibility = new Eligibility(config, { store, log, ...externalList(config, { sql, log }) })
   const remote = outside({ config, collections, store, keys, eligibility }, log)
@@ -78,7 +79,8 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
     ...remote,
   }
   const members = membership(base, log)
-  const server = doors({ ...base, ...members }, around)
+  const k256 = k256Verifier(log)
+  const server = doors({ ...base, ...members, k256 }, around)
   await eligibility.start()
   server.listen()
   log.info('started', {
@@ -87,6 +89,7 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
     did: config.serviceDid,
     dataDir: config.dataDir,
     developmentMode: config.devMode,
+    verifiers: { ES256K: k256.name, ES256: 'node:crypto' },
   })
   const { dataDir } = config
   const { tokenSessions: sessions } = stores
@@ -102,4 +105,14 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
       await store.end(swept)
     },
   }
+}
+
+async function openSecrets(sql: Sql, log: Log): Promise<SessionSecrets> {
+  return await SessionSecrets.open({ store: new SessionSecretStore(sql), now: Date.now, log })
+}
+
+function k256Verifier(log: Log): K256Verifier {
+  const { verifier, because } = fastestK256()
+  if (because !== undefined) log.warn('verifier.slow', { verifier: verifier.name, because })
+  return verifier
 }

@@ -5,7 +5,7 @@ import { ConfigError, describeVariables, readConfig } from '../src/config.ts'
 import { badValues } from './config-values.ts'
 
 const names = describeVariables().map(({ name }) => name)
-const secrets = ['STRATOS_ADMIN_PASSWORD', 'STRATOS_SIGNING_KEY_HEX']
+const secrets = ['STRATOS_ADMIN_PASSWORD', 'STRATOS_SYNC_TOKEN', 'STRATOS_SIGNING_KEY_HEX']
 
 test('every variable has bad values here', () => {
   expect(Object.keys(badValues).toSorted()).toEqual(names.toSorted())

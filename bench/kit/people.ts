@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { ServiceKey } from '../../src/atproto/keys.ts'
+import { type KeyAlgorithm, ServiceKey, SigningKey } from '../../src/atproto/keys.ts'
 import { type Did, parseDid } from '../../src/atproto/syntax.ts'
 import type { seed } from '../../test/kit/seed.ts'
 import { Directory } from '../../test/remote/directory.ts'
@@ -28,10 +28,12 @@ export async function seedPeople(
   await theirs.seed(dataDir, did, people)
 }
 
+type TokenKey = Pick<ServiceKey, 'did' | 'sign'>
+
 /** People with keys of their own in a directory of their own, who make service-auth tokens. */
 export class Callers implements AsyncDisposable {
   readonly #directory = new Directory()
-  readonly #keys = new Map<Did, ServiceKey>()
+  readonly #keys = new Map<Did, { readonly alg: KeyAlgorithm; readonly key: TokenKey }>()
   #tokens = 0
 
   /** For the service that is to know them. */
@@ -39,20 +41,24 @@ export class Callers implements AsyncDisposable {
     return { STRATOS_PLC_URL: this.#directory.url, STRATOS_ALLOW_PRIVATE_NETWORK: 'true' }
   }
 
-  add(did: Did): void {
-    const key = ServiceKey.generate()
-    this.#keys.set(did, key)
+  get directoryUrl(): string {
+    return this.#directory.url
+  }
+
+  add(did: Did, alg: KeyAlgorithm = 'ES256K'): void {
+    const key = alg === 'ES256K' ? ServiceKey.generate() : SigningKey.generate()
+    this.#keys.set(did, { alg, key })
     this.#directory.accounts.set(did, { didKey: key.did, pds: 'http://127.0.0.1:1' })
   }
 
   /** Another one on every call, good for half an hour: for longer than any bench runs. */
   token(did: Did, { aud, lxm }: { readonly aud: string; readonly lxm: string }): string {
-    const key = this.#keys.get(did)
+    const { alg, key } = this.#keys.get(did) ?? {}
     if (key === undefined) throw new Error(`${did} has no key`)
     const iat = Math.floor(Date.now() / 1000)
     const jti = String(this.#tokens++)
     const signed = [
-      { typ: 'JWT', alg: 'ES256K' },
+      { typ: 'JWT', alg },
       { iss: did, aud, lxm, iat, exp: iat + 1800, jti },
     ]
       .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))

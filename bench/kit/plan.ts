@@ -39,6 +39,10 @@ export type Step = readonly [request: number, word?: string]
 /** What an answer must be, besides being a 200 with JSON in it. */
 export type Expected =
   | {
+      readonly kind: 'text'
+      readonly text: string
+    }
+  | {
       readonly kind: 'records'
       /** In order; the same bytes are expected every time. */
       readonly uris: readonly string[]

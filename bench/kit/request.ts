@@ -58,6 +58,7 @@ export class PreparedRequest {
   }
 
   #isExpected(expected: Expected, body: Buffer, revs: Revs): boolean {
+    if (expected.kind === 'text') return body.toString('utf8') === expected.text
     const answer: unknown = JSON.parse(body.toString('utf8'))
     if (!isFields(answer)) return false
     switch (expected.kind) {

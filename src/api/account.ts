@@ -167,7 +167,7 @@ function statusOf({ did, handle, membership, session, missingScopes }: Standing)
 
 /** Nothing can be said with a change yet, so nothing said is overheard. */
 async function takeEmptyBody(request: Request): Promise<void> {
-  const body = await readJson(request, bodyBytesMax)
+  const body = await readJson(request, { bytesMax: bodyBytesMax })
   const isEmpty = typeof body === 'object' && body !== null && !Array.isArray(body)
   if (!isEmpty || Object.keys(body).length > 0) throw invalidRequest('the body must be {}')
 }

@@ -35,16 +35,37 @@ function isTrusted(address: string, proxies: BlockList): boolean {
   return version !== 0 && proxies.check(address, version === 6 ? 'ipv6' : 'ipv4')
 }
 
-/** IPv4 as it shows on a socket that takes both. */
+/** IPv4 as it shows on a socket that takes both, in either way to write it. */
 function unmapped(address: string): string {
-  return /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1] ?? address
+  if (!isIPv6(address)) return address
+  const dotted = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1]
+  if (dotted !== undefined) return dotted
+  const [last = '', before = '', ...rest] = groupsOf(address).toReversed()
+  if (rest.join(':') !== 'ffff:0:0:0:0:0') return address
+  const bytes = Buffer.from(before.padStart(4, '0') + last.padStart(4, '0'), 'hex')
+  return [...bytes].join('.')
 }
 
 function firstGroups(address: string): string {
-  const [head = '', tail] = address.split('::')
-  const left = head === '' ? [] : head.split(':')
-  const right = tail === undefined || tail === '' ? [] : tail.split(':')
+  return groupsOf(address).slice(0, 4).join(':')
+}
+
+/** All eight, without leading zeros. */
+function groupsOf(address: string): string[] {
+  const [plain = ''] = address.split('%')
+  const [head = '', tail] = plain
+    .split('::')
+    .map((part) => part.split(':').filter(Boolean).flatMap(hexGroups))
+  const left = head === '' ? [] : head
+  const right = tail ?? []
   const zeros = tail === undefined ? 0 : Math.max(0, 8 - left.length - right.length)
-  const groups = [...left, ...Array<string>(zeros).fill('0'), ...right].slice(0, 4)
-  return groups.map((group) => group.replace(/^0+(?=.)/, '').toLowerCase()).join(':')
+  const groups = [...left, ...Array<string>(zeros).fill('0'), ...right]
+  return groups.map((group) => group.replace(/^0+(?=.)/, '').toLowerCase())
+}
+
+/** The last 32 bits may be written as IPv4. */
+function hexGroups(group: string): string[] {
+  if (!group.includes('.')) return [group]
+  const hex = Buffer.from(group.split('.').map(Number)).toString('hex')
+  return [hex.slice(0, 4), hex.slice(4)]
 }

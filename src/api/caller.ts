@@ -46,13 +46,15 @@ export interface AppView {
 }
 
 /** Who may call a method at all; what a reader may see is decided per record. */
-export type Audience = 'anyone' | 'user' | 'admin' | 'moderation'
+export type Audience = 'anyone' | 'user' | 'admin' | 'moderation' | 'stream'
 
 /** @throws XrpcError 401 AuthMissing, 403 Forbidden */
 export function checkAudience(caller: Caller, audience: Audience): void {
   if (audience === 'anyone' || caller.kind === audience) return
   const moderates = caller.kind === 'admin' || caller.kind === 'moderator'
   if (audience === 'moderation' && moderates) return
+  if (audience === 'stream' && caller.kind === 'service') return
+  if (audience === 'stream' && (caller.kind === 'user' || caller.kind === 'admin')) return
   if (caller.kind === 'anonymous') throw unauthorized('AuthMissing', 'this method needs a caller')
   throw new XrpcError(403, 'Forbidden', `this method is for ${audiences[audience]}`)
 }
@@ -169,6 +171,7 @@ const audiences = {
   user: 'people who signed in',
   admin: 'the operator',
   moderation: 'the operator and the moderation service',
+  stream: 'people who signed in, AppViews and the operator',
 } as const
 
 const credentials = {

@@ -1,4 +1,3 @@
-import { createHash, timingSafeEqual } from 'node:crypto'
 import { XrpcError } from '../atproto/errors.ts'
 import { isDid, type Nsid } from '../atproto/syntax.ts'
 import { isLoopbackHost } from '../config.ts'
@@ -9,14 +8,17 @@ import type { Audience, Caller, CredentialKind } from './caller.ts'
 import { type Dpop, isAskingForNonce } from './dpop.ts'
 import { dpopRefused } from './dpop-proof.ts'
 import { jwtType } from './jwt.ts'
+import { isSame } from './secret.ts'
 import { type ServiceAuth, unauthorized } from './service-auth.ts'
 import { sessionType, type SessionTokens } from './session-token.ts'
+import { type StreamCredentials, syncTokenOf } from './stream-credential.ts'
 
 interface Options {
   readonly serviceAuth: ServiceAuth
   readonly sessions: SessionTokens
   readonly browsers: Browsers
   readonly dpop: Dpop
+  readonly stream: StreamCredentials
   /** Empty: there is no operator. */
   readonly adminPassword: string
   /** Empty: there is none. */
@@ -53,9 +55,15 @@ export class Credentials {
   /**
    * What the caller's kind and credential open is for the door to say.
    * @throws XrpcError 401 AuthMissing, InvalidToken, ExpiredToken; 403 for a cookie that does not
-   *   count; 429; 503
+   *   count; 400; 429; 503
    */
   async identify(request: Request, door: Door): Promise<Caller> {
+    const { nsid, address } = door
+    const inQuery = door.audience === 'stream' ? syncTokenOf(request) : undefined
+    if (inQuery !== undefined && nsid !== undefined) {
+      const to = { nsid, address }
+      return await this.#counted(door, () => this.#options.stream.identify(inQuery, to))
+    }
     const header = request.headers.get('authorization')
     if (header === null) {
       if (!request.headers.has('dpop')) return await this.#visitor(request, door)
@@ -68,20 +76,31 @@ export class Credentials {
     if (scheme === 'bearer' && forOperator && isOpaque(credential)) {
       return this.#operator(credential, door)
     }
-    const source = door.address
+    return await this.#counted(door, async () => {
+      if (scheme === 'bearer') return await this.#bearer(credential, { request, door })
+      if (scheme === 'dpop') {
+        return await this.#options.dpop.identify(credential, { request, address })
+      }
+      throw unauthorized('InvalidToken', 'this scheme of Authorization is not accepted')
+    })
+  }
+
+  /** An address that was refused too often is not listened to. */
+  async #counted(
+    { address }: Pick<Door, 'address'>,
+    identify: () => Promise<Caller>,
+  ): Promise<Caller> {
     const nowMs = this.#options.now()
-    if (this.#failures.count(source, nowMs) >= this.#options.failuresPerMinute) {
+    // Of addresses that are too many to be counted apart, none is refused for what others did.
+    const isCounted = this.#failures.isApart(address, nowMs)
+    if (isCounted && this.#failures.count(address, nowMs) >= this.#options.failuresPerMinute) {
       throw tooMany(this.#failures.remainingMs(nowMs))
     }
     try {
-      if (scheme === 'bearer') return await this.#bearer(credential, { request, door })
-      if (scheme === 'dpop') {
-        return await this.#options.dpop.identify(credential, { request, address: source })
-      }
-      throw unauthorized('InvalidToken', 'this scheme of Authorization is not accepted')
+      return await identify()
     } catch (error) {
       const isRefused = error instanceof XrpcError && error.status === 401
-      if (isRefused && !isAskingForNonce(error)) this.#failures.add(source, nowMs)
+      if (isRefused && !isAskingForNonce(error)) this.#failures.add(address, nowMs)
       throw error
     }
   }
@@ -99,15 +118,18 @@ export class Credentials {
   ): Promise<Caller> {
     if (credential.startsWith('did:')) return this.#developer(credential, request)
     if (isOpaque(credential)) {
+      const holder =
+        door.audience === 'stream' ? this.#options.stream.holder(credential) : undefined
+      if (holder !== undefined) return holder
       throw unauthorized('InvalidToken', 'this is no token that the service knows')
     }
     if (jwtType(credential) === sessionType) {
       const session = await this.#options.sessions.verify(credential)
       return { kind: 'user', did: session.did, by: 'session', session }
     }
-    const { nsid, tokens } = door
+    const { nsid, tokens, address } = door
     if (nsid === undefined) throw unauthorized('InvalidToken', 'this is no token for this place')
-    const did = await this.#options.serviceAuth.verify(credential, { nsid, tokens })
+    const did = await this.#options.serviceAuth.verify(credential, { nsid, tokens, address })
     // Elsewhere the moderation service is what everybody else is: a person, or an AppView.
     const moderates = door.audience === 'moderation' && did === this.#options.modServiceDid
     if (moderates) return { kind: 'moderator', did }
@@ -117,7 +139,7 @@ export class Credentials {
   /** When the tries of an address are used up, a wrong password is no longer answered 401. */
   #operator(password: string | undefined, door: Door): Caller {
     const { adminPassword } = this.#options
-    if (adminPassword !== '' && password !== undefined && same(password, adminPassword)) {
+    if (adminPassword !== '' && password !== undefined && isSame(password, adminPassword)) {
       return { kind: 'admin' }
     }
     const source = door.address
@@ -143,7 +165,10 @@ export class Credentials {
 }
 
 const minuteMs = 60_000
-/** Addresses that are counted apart; further ones share a counter until the minute is over. */
+/**
+ * Addresses that are counted apart; further ones share a counter until the minute is over. By it
+ * only an operator's wrong tries are refused: see `FirstSights` for what the others may cost.
+ */
 const addressesMax = 10_000
 const adminFailuresPerMinute = 20
 const forwarding = /^(forwarded|via|x-forwarded-.*|x-real-ip)$/
@@ -159,16 +184,15 @@ function isOpaque(credential: string): boolean {
   return !credential.startsWith('did:') && credential.split('.').length !== 3
 }
 
-/** The password of `admin`; undefined for any other name and for what is no Basic credential. */
+/**
+ * The password of `admin`; undefined for any other name and for what is no Basic credential. What
+ * Base64 leaves open is refused: two headers in one would else be read as the first of them.
+ */
 function basicPassword(credential: string): string | undefined {
-  const text = Buffer.from(credential, 'base64').toString('utf8')
+  const bytes = Buffer.from(credential, 'base64')
+  if (bytes.toString('base64') !== credential) return undefined
+  const text = bytes.toString('utf8')
   return text.startsWith('admin:') ? text.slice('admin:'.length) : undefined
-}
-
-/** Takes the same time wherever the two differ, and whatever their lengths. */
-function same(a: string, b: string): boolean {
-  const digest = (text: string) => createHash('sha256').update(text).digest()
-  return timingSafeEqual(digest(a), digest(b))
 }
 
 function hostname(url: string): string {

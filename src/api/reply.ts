@@ -1,9 +1,10 @@
 import { XrpcError } from '../atproto/errors.ts'
 import type { Log } from '../lib/log.ts'
 
-/** Headers of every answer that depends on who asks. */
+/** Headers of every answer that depends on who asks. What it says may be anybody's words. */
 export const privateHeaders = {
   'cache-control': 'no-store',
+  'x-content-type-options': 'nosniff',
   vary: 'Authorization, DPoP, Cookie',
 } as const
 
@@ -20,6 +21,11 @@ export const ownHeaders = {
   'referrer-policy': 'no-referrer',
   'cross-origin-resource-policy': 'same-origin',
   'x-content-type-options': 'nosniff',
+} as const
+
+/** Of the same where the service has https: a year without the first visit by http. */
+export const secureHeaders = {
+  'strict-transport-security': 'max-age=31536000',
 } as const
 
 const preflightHeaders = {

@@ -16,6 +16,7 @@ import {
   privateHeaders,
   refusalBody,
   refusalOf,
+  secureHeaders,
 } from './reply.ts'
 import { checkVerb, type Xrpc } from './xrpc.ts'
 
@@ -44,6 +45,7 @@ export class Server {
   readonly #app: Elysia
   readonly #prefix = randomBytes(6).toString('base64url')
   readonly #proxies: BlockList
+  readonly #ownHeaders: Readonly<Record<string, string>>
   #requests = 0
   #running = 0
   #draining = false
@@ -52,6 +54,8 @@ export class Server {
   constructor(parts: Parts) {
     this.#parts = parts
     this.#proxies = proxyList(parts.config.trustedProxies)
+    const isSecure = parts.config.publicUrl.startsWith('https:')
+    this.#ownHeaders = { ...ownHeaders, ...(isSecure ? secureHeaders : {}) }
     this.#app = this.#routes()
   }
 
@@ -153,7 +157,8 @@ export class Server {
     return ({ request, server }) =>
       this.#serve({ request, server }, async (visit) => {
         const response = await answer(visit)
-        for (const [name, value] of Object.entries(ownHeaders)) response.headers.set(name, value)
+        for (const [name, value] of Object.entries(this.#ownHeaders))
+          response.headers.set(name, value)
         return response
       })
   }
@@ -170,8 +175,10 @@ export class Server {
       const peer = server?.requestIP(request)?.address ?? ''
       const address = clientNetwork(peer, request.headers.get('x-forwarded-for'), this.#proxies)
       const url = URL.parse(request.url)
-      // Where the Host header is none, Bun gives the path alone.
-      if (url === null) return this.#refuse(invalidRequest('the Host header names no host'))
+      // Where the Host header is none, Bun gives the path alone; of several it takes the first.
+      if (url === null || request.headers.get('host')?.includes(',') !== false) {
+        return this.#refuse(invalidRequest('the Host header names no one host'))
+      }
       const response = await answer({ request, url, address, requestId })
       if (isDpop(request)) response.headers.set('dpop-nonce', this.#parts.dpopNonce())
       const { status } = response
@@ -212,7 +219,10 @@ export class Server {
     const isOwn = /^(https?:\/\/[^/]*)?\/oauth\//.test(request.url)
     if (request.method === 'OPTIONS' && !isOwn) return preflight()
     const missing = new XrpcError(404, 'NotFound', 'there is nothing at this address')
-    return this.#refuse(code === 'NOT_FOUND' ? missing : error, isOwn ? ownHeaders : corsHeaders)
+    return this.#refuse(
+      code === 'NOT_FOUND' ? missing : error,
+      isOwn ? this.#ownHeaders : corsHeaders,
+    )
   }
 
   #refuse(error: unknown, doorHeaders: Readonly<Record<string, string>> = corsHeaders): Response {
@@ -250,7 +260,10 @@ interface Failure {
  * without reading on; past this one Bun cuts the connection with a bare 413.
  */
 const sentBytesMax = 64 * 1024 * 1024
-/** A connection without traffic is closed after this. */
+/**
+ * A connection without traffic is closed after this, and by Bun also one whose body brings less than
+ * 16 kB/s meanwhile; a head that drips is given up after some ten seconds.
+ */
 const idleSeconds = 60
 /** What runs at shutdown gets this long. */
 const drainMsMax = 10_000

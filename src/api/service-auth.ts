@@ -1,15 +1,23 @@
 import { XrpcError, overloaded } from '../atproto/errors.ts'
+import type { K256Verifier } from '../atproto/k256.ts'
 import { didKeyAlgorithm, verifySignature } from '../atproto/keys.ts'
 import { type Did, type Nsid, isDid } from '../atproto/syntax.ts'
 import { Lru } from '../lib/lru.ts'
 import type { UsedTokenStore } from '../store/used-token.ts'
-import { DidNotResolved, type Identities, SigningKeyNotFound } from '../remote/identity.ts'
+import {
+  DidNotResolved,
+  type Identities,
+  type LookUp,
+  SigningKeyNotFound,
+} from '../remote/identity.ts'
+import { FirstSights, type Sight } from './first-sight.ts'
 import { isTime, type JsonObject, type Jwt, readJwt } from './jwt.ts'
 
 /**
  * Who called, by a token that the caller's PDS or own key signed for one method of this service.
  *
  * What costs nothing comes first: form and claims, then the key of the issuer, then the signature.
+ * What these two may cost for callers who have proven nothing is bounded by `FirstSights`.
  * Remembered is only what certain bytes say and that they verify under a certain key; whether the
  * claims hold, and which key is the issuer's, is looked at on every use.
  * @see protocol.md, section 3.1
@@ -20,21 +28,20 @@ export class ServiceAuth {
   readonly #identities: Identities
   readonly #now: () => number
   readonly #used: UsedTokenStore
+  readonly #k256: K256Verifier
+  readonly #singleUse: boolean
+  readonly #firstSights: FirstSights
   readonly #verified = new Lru<string, Verified>(verifiedMax)
 
-  constructor(options: {
-    readonly serviceDid: Did
-    /** Without `#`. */
-    readonly fragment: string
-    readonly identities: Identities
-    readonly used: UsedTokenStore
-    readonly now: () => number
-  }) {
+  constructor(options: ServiceAuthOptions) {
     const { serviceDid, fragment } = options
     this.#audiences = new Set([serviceDid, `${serviceDid}#${fragment}`])
     this.#identities = options.identities
     this.#used = options.used
     this.#now = options.now
+    this.#k256 = options.k256
+    this.#singleUse = options.serviceAuthSingleUse
+    this.#firstSights = new FirstSights(options)
   }
 
   /**
@@ -42,28 +49,43 @@ export class ServiceAuth {
    *   PLC directory that keeps us from knowing
    */
   async verify(token: string, door: ServiceAuthDoor): Promise<Did> {
-    const { claims, issuer } = await this.#verify(token, door)
-    if (door.tokens === 'single-use') await this.#useUp(issuer, claims)
+    const tokens = door.tokens === 'any' && this.#singleUse ? 'single-use' : door.tokens
+    const { claims, issuer } = await this.#verify(token, { ...door, tokens })
+    if (tokens !== 'any') await this.#useUp(issuer, claims)
     return issuer
   }
 
-  async #verify(token: string, { nsid, tokens }: ServiceAuthDoor) {
+  async #verify(token: string, { nsid, tokens, address }: ServiceAuthDoor) {
     if (token === '') throw unauthorized('AuthMissing', 'a token is needed')
     const digest = Bun.SHA256.hash(token, 'base64url')
     const { claims, algorithm } = this.#verified.get(digest) ?? readToken(token)
-    const issuer = checkClaims(claims, {
-      audiences: this.#audiences,
-      nsid,
-      nowSeconds: this.#now() / 1000,
-    })
-    if (tokens === 'single-use') checkFresh(claims, this.#now() / 1000)
-    const key = await this.#keyOf(issuer, false)
+    const nowSeconds = this.#now() / 1000
+    const issuer = checkClaims(claims, { audiences: this.#audiences, nsid, nowSeconds })
+    if (tokens !== 'any') checkFresh(claims, { ageSecondsMax: ageSecondsMax[tokens], nowSeconds })
+    const sight = { address, issuer }
+    const key = await this.#keyOf(sight)
     const found = { issuer, claims }
-    if (this.#verifies({ token, algorithm, digest }, key)) return found
-    // The issuer may have changed its key since we asked. `Identities` bounds how often this asks.
-    const newKey = await this.#keyOf(issuer, true)
-    if (newKey !== key && this.#verifies({ token, algorithm, digest }, newKey)) return found
+    const unverified = { token, algorithm, digest }
+    if (this.#isVerified(unverified, key)) return found
+    this.#firstSights.checkSignature(sight)
+    if (this.#verifies(unverified, key) || (await this.#verifiesAnew(unverified, { sight, key }))) {
+      this.#firstSights.proved(sight)
+      return found
+    }
+    this.#firstSights.failed(sight)
     throw invalid('the signature is not by the #atproto key of its issuer')
+  }
+
+  /** The issuer may have changed its key since we asked; looked up once a minute at most. */
+  async #verifiesAnew(
+    unverified: Unverified,
+    { sight, key }: { readonly sight: Sight; readonly key: string },
+  ): Promise<boolean> {
+    const fresh = { fresh: true }
+    const asks = !this.#identities.isAtHand(sight.issuer, fresh)
+    if (asks && !this.#firstSights.mayRefresh(sight)) return false
+    const newKey = await this.#signingKey(sight.issuer, fresh)
+    return newKey !== key && this.#verifies(unverified, newKey)
   }
 
   /** Kept where a restart does not lose it: what is done once must not be done twice by a copy. */
@@ -75,20 +97,29 @@ export class ServiceAuth {
     throw invalid('the token was used before, and this method takes each token once')
   }
 
-  #verifies({ token, algorithm, digest }: Unverified, didKey: string): boolean {
+  #isVerified({ digest }: Unverified, didKey: string): boolean {
     const known = this.#verified.get(digest)
-    if (known?.didKey === didKey && this.#now() - known.at < verifiedMs) return true
+    return known?.didKey === didKey && this.#now() - known.at < verifiedMs
+  }
+
+  #verifies({ token, algorithm, digest }: Unverified, didKey: string): boolean {
     if (didKeyAlgorithm(didKey) !== algorithm) return false
     const { claims, signed: bytes, sig } = readToken(token)
-    if (!verifySignature({ didKey, bytes, sig })) return false
+    if (!verifySignature({ didKey, bytes, sig }, this.#k256)) return false
     this.#verified.set(digest, { didKey, at: this.#now(), claims, algorithm })
     return true
   }
 
+  async #keyOf(sight: Sight): Promise<string> {
+    const { issuer } = sight
+    if (!this.#identities.isAtHand(issuer)) await this.#firstSights.checkLookUp(sight)
+    return await this.#signingKey(issuer)
+  }
+
   /** With `fresh`, one that is at most a minute old. */
-  async #keyOf(issuer: Did, fresh: boolean): Promise<string> {
+  async #signingKey(issuer: Did, lookUp: LookUp = {}): Promise<string> {
     try {
-      return await this.#identities.signingKey(issuer, { fresh })
+      return await this.#identities.signingKey(issuer, lookUp)
     } catch (error) {
       if (error instanceof SigningKeyNotFound) throw invalid('its issuer has no #atproto key')
       if (!(error instanceof DidNotResolved)) throw error
@@ -112,10 +143,27 @@ export function unauthorized(error: AuthError, message: string): XrpcError {
 
 export type AuthError = 'AuthMissing' | 'InvalidToken' | 'ExpiredToken'
 
-/** What the token is to open. */
+export interface ServiceAuthOptions {
+  readonly serviceDid: Did
+  /** Without `#`. */
+  readonly fragment: string
+  readonly identities: Identities
+  readonly used: UsedTokenStore
+  readonly k256: K256Verifier
+  /** Every method takes each token once. */
+  readonly serviceAuthSingleUse: boolean
+  /** Whether this is anybody whom the service has to do with. */
+  readonly isKnown: (did: Did) => Promise<boolean>
+  readonly now: () => number
+}
+
+/** What the token is to open, and where from. */
 export interface ServiceAuthDoor {
   readonly nsid: Nsid
-  readonly tokens: 'any' | 'single-use'
+  /** All but `any` count once, and are fresh: `stream` as what may come in a query. */
+  readonly tokens: 'any' | 'single-use' | 'stream'
+  /** As `clientNetwork` gives it. */
+  readonly address: string
 }
 
 const lifetimeMaxSeconds = 60 * 60
@@ -187,17 +235,20 @@ function checkTimes({ exp, iat, nbf }: JsonObject, nowSeconds: number): void {
 }
 
 /** Of a token that counts once: what tells it from others, and a bound to how long that is kept. */
-function checkFresh({ jti, iat }: JsonObject, nowSeconds: number): void {
+function checkFresh(
+  { jti, iat }: JsonObject,
+  { ageSecondsMax, nowSeconds }: { readonly ageSecondsMax: number; readonly nowSeconds: number },
+): void {
   if (typeof jti !== 'string' || jti === '' || jti.length > jtiCharsMax) {
-    throw invalid('this method takes each token once, by its jti')
+    throw invalid('this takes each token once, by its jti')
   }
-  if (!isTime(iat)) throw invalid('this method needs to know by iat when the token was made')
-  if (iat < nowSeconds - freshSeconds) {
-    throw unauthorized('ExpiredToken', 'this method takes no token older than five minutes')
+  if (!isTime(iat)) throw invalid('here it has to be known by iat when the token was made')
+  if (iat < nowSeconds - ageSecondsMax) {
+    throw unauthorized('ExpiredToken', `this takes no token older than ${ageSecondsMax} seconds`)
   }
 }
 
-const freshSeconds = 5 * 60
+const ageSecondsMax = { 'single-use': 5 * 60, stream: 2 * 60 } as const
 const jtiCharsMax = 256
 
 function invalid(message: string): XrpcError {

@@ -126,8 +126,8 @@ export class Xrpc {
     if (method === undefined) {
       throw new XrpcError(501, 'MethodNotImplemented', `this service has no method ${nsid}`)
     }
-    const isQuery = schemas.kindOf(nsid) === 'query'
-    checkVerb(request.method, isQuery ? 'query' : 'procedure')
+    const isProcedure = schemas.kindOf(nsid) === 'procedure'
+    checkVerb(request.method, isProcedure ? 'procedure' : 'query')
     const { audience, tokens = 'any', accepts = acceptedByDefault } = method
     await method.screen?.(arrival)
     const door: Door = { nsid, audience, tokens, accepts, address }
@@ -173,7 +173,8 @@ export function methodTable(
 ): ReadonlyMap<string, Method> {
   for (const nsid of Object.keys(methods)) {
     const kind = schemas.kindOf(nsid)
-    if (kind !== 'query' && kind !== 'procedure') throw new Error(`${nsid} has no lexicon`)
+    const isMethod = kind === 'query' || kind === 'procedure' || kind === 'subscription'
+    if (!isMethod) throw new Error(`${nsid} has no lexicon`)
   }
   return new Map(Object.entries(methods))
 }

@@ -8,6 +8,7 @@ import {
 } from 'node:crypto'
 import { secp256k1 } from '@noble/curves/secp256k1.js'
 import { base58btc } from 'multiformats/bases/base58'
+import { type K256Verifier, nobleK256 } from './k256.ts'
 
 /** A user's P-256 key, which signs commits. The private part leaves it through `exportHex` only. */
 export class SigningKey {
@@ -79,16 +80,20 @@ export class ServiceKey {
  * Strict: DER, a high s, and anything but 64 bytes are refused.
  * @throws KeyError when `didKey` is no P-256 or secp256k1 key; a bad signature is `false`
  */
-export function verifySignature(input: {
-  readonly didKey: string
-  readonly bytes: Uint8Array
-  readonly sig: Uint8Array
-}): boolean {
+export function verifySignature(
+  input: {
+    readonly didKey: string
+    readonly bytes: Uint8Array
+    readonly sig: Uint8Array
+  },
+  k256: K256Verifier = nobleK256,
+): boolean {
   const { algorithm, point } = parseDidKey(input.didKey)
   if (input.sig.length !== 64) return false
-  return algorithm === 'ES256'
-    ? verifyP256(point, input.bytes, input.sig)
-    : verifyK256(point, input.bytes, input.sig)
+  if (algorithm === 'ES256') return verifyP256(point, input.bytes, input.sig)
+  const outcome = k256.verify({ point, bytes: input.bytes, sig: input.sig })
+  if (outcome === 'no key') throw new KeyError('the key is no point of its curve')
+  return outcome === 'good'
 }
 
 /** @throws KeyError for any other kind of key */
@@ -184,18 +189,6 @@ function verifyP256(point: Uint8Array, bytes: Uint8Array, sig: Uint8Array): bool
     throw new KeyError('the key is no point of its curve', { cause })
   }
   return verify('sha256', bytes, { key, dsaEncoding: 'ieee-p1363' }, sig)
-}
-
-function verifyK256(point: Uint8Array, bytes: Uint8Array, sig: Uint8Array): boolean {
-  const good = secp256k1.verify(sig, bytes, point, {
-    prehash: true,
-    lowS: true,
-    format: 'compact',
-  })
-  if (!good && !secp256k1.utils.isValidPublicKey(point, true)) {
-    throw new KeyError('the key is no point of its curve')
-  }
-  return good
 }
 
 function isHighS(sig: Uint8Array): boolean {

@@ -169,6 +169,15 @@ export const variables = {
     text: 'Whether every DPoP proof needs a nonce of this service; else the time in it counts alone.',
     example: 'true',
   }),
+  serviceAuthSingleUse: variable('STRATOS_SERVICE_AUTH_SINGLE_USE', false, readBoolean, {
+    text: 'Takes each service-auth token once, and within 5 minutes: needs a new one for each request.',
+    example: 'true',
+  }),
+  syncToken: variable('STRATOS_SYNC_TOKEN', '', readSyncToken, {
+    text: 'Secret that opens the stream of records with all boundaries, at least 32 bytes.',
+    shown: 'none',
+    example: 'a long random text',
+  }),
   anonymousRequestsPerMinute: variable(
     'STRATOS_ANONYMOUS_REQUESTS_PER_MINUTE',
     3000,
@@ -318,6 +327,18 @@ const secretCharsMin = 16
 function readSecret(text: string): string {
   if (text.length >= secretCharsMin) return text
   throw new Error(`must have at least ${secretCharsMin} characters`)
+}
+
+const syncTokenBytesMin = 32
+
+/** Nor does this one. It comes in queries and headers, beside tokens of other forms. */
+function readSyncToken(text: string): string {
+  if (Buffer.byteLength(text) < syncTokenBytesMin) {
+    throw new Error(`must have at least ${syncTokenBytesMin} bytes`)
+  }
+  const isToken = text.startsWith('did:') || text.split('.').length === 3
+  if (/^[\x21-\x7e]+$/.test(text) && !isToken) return text
+  throw new Error('must be printable ASCII without spaces, and look like no DID and no JWT')
 }
 
 /** Nor does the key. */

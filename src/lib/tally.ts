@@ -24,6 +24,12 @@ export class Tally {
     return this.#counts.get(this.#slot(key)) ?? 0
   }
 
+  /** Whether a key is counted by itself, or would be. */
+  isApart(key: string, nowMs: number): boolean {
+    this.#turn(nowMs)
+    return this.#slot(key) === key
+  }
+
   /** Milliseconds until the present window ends. */
   remainingMs(nowMs: number): number {
     return Math.max(0, this.#windowStart + this.#windowMs - nowMs)

@@ -185,12 +185,17 @@ export function pin(url: URL, address: string, headers: Headers) {
   return { url: to, headers, tls: isIP(unbracketed(name)) === 0 ? { serverName: name } : {} }
 }
 
+/** @see https://www.rfc-editor.org/rfc/rfc6761#section-6.3 */
+const ownNames = /(^|\.)localhost\.?$/
+
 async function publicAddresses(
   url: URL,
   signal: AbortSignal | undefined,
   options: GuardedFetchOptions,
 ): Promise<readonly string[]> {
   const literal = unbracketed(url.hostname)
+  // What these names lead to is this machine, whatever its resolver says of them.
+  if (ownNames.test(literal)) throw new FetchRefused(url.host, 'a name of this machine')
   const addresses =
     isIP(literal) === 0
       ? await unlessAborted((options.lookup ?? lookupAll)(url.hostname), signal)

@@ -94,6 +94,12 @@ export class Identities {
     return pdsEndpoint
   }
 
+  /** Whether this would be answered from memory, be it by an error. */
+  isAtHand(did: Did, { fresh = false }: LookUp = {}): boolean {
+    const known = this.#known.get(did)
+    return !didForm.test(did) || (known !== undefined && this.#spares(known, fresh))
+  }
+
   /** The origin of the account's PDS as it was last seen, within the hour; never looks it up. */
   remembered(did: Did): string | undefined {
     const known = this.#known.get(did)

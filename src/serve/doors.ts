@@ -1,14 +1,7 @@
-import { AccessTokens } from '../api/access-token.ts'
 import { Account } from '../api/account.ts'
 import { AnonymousTraffic } from '../api/anonymous.ts'
-import { AppViews } from '../api/appviews.ts'
 import { boundKeyMethods } from '../api/bound-keys.ts'
-import { Browsers, ownOrigins } from '../api/browser.ts'
-import { Credentials } from '../api/credentials.ts'
 import { publicDocuments } from '../api/documents.ts'
-import { Dpop } from '../api/dpop.ts'
-import { DpopNonces } from '../api/dpop-nonce.ts'
-import { DpopProofs } from '../api/dpop-proof.ts'
 import { hydrateMethods } from '../api/hydrate.ts'
 import { membershipMethods } from '../api/membership.ts'
 import { oauthKeyMethods } from '../api/oauth-key.ts'
@@ -17,9 +10,8 @@ import { operatorMethods } from '../api/operator.ts'
 import { repoMethods } from '../api/repo.ts'
 import { Scopes } from '../api/scope.ts'
 import { Server } from '../api/server.ts'
-import { ServiceAuth } from '../api/service-auth.ts'
 import { sessionMethods } from '../api/session.ts'
-import { SessionTokens } from '../api/session-token.ts'
+import { streamMethods } from '../api/stream.ts'
 import { syncMethods } from '../api/sync.ts'
 import { takedownMethods } from '../api/takedown.ts'
 import { methodTable, Xrpc } from '../api/xrpc.ts'
@@ -29,48 +21,27 @@ import type { Log } from '../lib/log.ts'
 import { scopeFor } from '../remote/oauth-client.ts'
 import { publicCollections } from '../service/collections.ts'
 import { WriteRate } from '../service/write-rate.ts'
+import { callersOf, type Verifiers } from './callers.ts'
 import type { Base, People } from './people.ts'
 
 /** Everything that may be asked for from outside. */
 export function doors(
-  parts: Base & People,
+  parts: Base & People & Verifiers,
   { log, version }: { readonly log: Log; readonly version: string },
 ): Server {
-  const { config, rules, schemas, identities, oauth, used, tokenSessions } = parts
-  const { serviceDid } = rules
-  const serviceAuth = new ServiceAuth({ ...config, serviceDid, identities, used, now: Date.now })
-  const sessions = new SessionTokens({
-    ...parts,
-    serviceDid,
-    sessions: tokenSessions,
-    now: Date.now,
-  })
-  const browsers = new Browsers({ ...parts, log })
-  const proofs = dpopProofs(parts)
-  const tokens = new AccessTokens({ ...parts, serviceDid, now: Date.now })
-  const dpop = new Dpop({ ...parts, proofs, tokens, now: Date.now })
-  const credentials = new Credentials({
-    serviceAuth,
-    sessions,
-    browsers,
-    dpop,
-    adminPassword: config.adminPassword,
-    modServiceDid: config.modServiceDid,
-    appViews: new AppViews(config.appViews, { enrollments: parts.enrollments, log }),
-    devMode: config.devMode,
-    failuresPerMinute: config.authFailuresPerMinute,
-    now: Date.now,
-  })
+  const { config, rules, schemas, oauth } = parts
+  const { browsers, credentials, ...callers } = callersOf(parts, log)
   const methods = methodTable(schemas, {
     ...repoMethods({ ...parts, wantsStubs: config.stubs === 'full', writes: writeRate(config) }),
     ...hydrateMethods(parts),
     ...membershipMethods({ ...parts, boundaries: config.boundaries }),
     ...operatorMethods({ ...parts, boundaries: config.boundaries }),
     ...syncMethods(parts),
+    ...streamMethods(parts),
     ...oauthKeyMethods(parts),
     ...takedownMethods({ ...parts, log }),
-    ...sessionMethods({ ...parts, tokens: sessions, now: Date.now, log }),
-    ...boundKeyMethods({ ...parts, proofs, dpop }),
+    ...sessionMethods({ ...parts, tokens: callers.sessions, now: Date.now, log }),
+    ...boundKeyMethods({ ...parts, ...callers }),
   })
   const anonymous = new AnonymousTraffic({
     requestsPerMinute: config.anonymousRequestsPerMinute,
@@ -95,15 +66,9 @@ export function doors(
     account,
     documents,
     components,
-    dpopNonce: () => proofs.nonce,
+    dpopNonce: () => callers.proofs.nonce,
     log,
   })
-}
-
-function dpopProofs({ config, nonceSecret: secret }: Base): DpopProofs {
-  const nonces = new DpopNonces({ secret, now: Date.now })
-  const { dpopRequireNonce: requireNonce } = config
-  return new DpopProofs({ origins: ownOrigins(config), nonces, requireNonce, now: Date.now })
 }
 
 function writeRate(config: Config): WriteRate {

@@ -59,7 +59,6 @@ describe('the development bearer is refused', () => {
   const twice: Record<string, (bearer: string) => readonly string[]> = {
     'beside itself': (bearer) => [`Authorization: ${bearer}`],
     'beside another credential': () => ['Authorization: Bearer no-token'],
-    'for two hosts': () => ['Host: stratos.example.com'],
     'from two pages': () => ['Origin: http://localhost', 'Origin: https://app.example.com'],
   }
   test.each(Object.entries(twice))('%s', async (_, more) => {

@@ -8,8 +8,10 @@ import { createHmac } from 'node:crypto'
 import { readJwt } from '../../src/api/jwt.ts'
 import { ServiceAuth } from '../../src/api/service-auth.ts'
 import { XrpcError } from '../../src/atproto/errors.ts'
+import { nobleK256 } from '../../src/atproto/k256.ts'
 import { parseDid, parseNsid } from '../../src/atproto/syntax.ts'
 import { Identities } from '../../src/remote/identity.ts'
+import { failureOf } from '../kit/wait.ts'
 import { Clock, Directory, loopbackFetch } from '../remote/directory.ts'
 import { folder as texts } from '../../src/lib/embed.macro.ts' with { type: 'macro' }
 import { migrateSqlite } from '../../src/store/migrate.ts'
@@ -54,15 +56,23 @@ beforeEach(() => {
     fetch: loopbackFetch,
     now: clock.now,
   })
-  const options = { serviceDid, fragment: 'atproto_pns', identities, used, now: clock.now }
-  auth = new ServiceAuth(options)
+  auth = new ServiceAuth({
+    serviceDid,
+    fragment: 'atproto_pns',
+    identities,
+    used,
+    k256: nobleK256,
+    serviceAuthSingleUse: false,
+    isKnown: async () => false,
+    now: clock.now,
+  })
 })
 
 afterAll(async () => {
   await directory[Symbol.asyncDispose]()
 })
 
-const door = { nsid, tokens: 'any' } as const
+const door = { nsid, tokens: 'any', address: '127.0.0.1' } as const
 const other = { ...door, nsid: parseNsid('zone.stratos.repo.deleteRecord') }
 
 type Fields = Readonly<Record<string, unknown>>
@@ -248,7 +258,7 @@ test('any text is refused with a name', async () => {
       .filter((changed) => changed !== good),
   )
   const check = fc.asyncProperty(text, async (token) => {
-    const error = await errorOf(auth.verify(token, door))
+    const error = await failureOf(auth.verify(token, door))
     expect(error).toBeInstanceOf(XrpcError)
     expect(error).toHaveProperty('status', 401)
   })
@@ -296,7 +306,7 @@ describe('accepted is a token', () => {
   test('for its method only, also when it was seen before', async () => {
     const token = await mint({})
     await auth.verify(token, door)
-    const error = await errorOf(auth.verify(token, other))
+    const error = await failureOf(auth.verify(token, other))
     expect(error).toHaveProperty('error', 'InvalidToken')
   })
 })
@@ -338,7 +348,7 @@ describe('after a change of keys', () => {
 describe('while the directory is down', () => {
   test('a token of an unknown issuer is not called bad', async () => {
     directory.broken = { status: 503 }
-    const error = await errorOf(auth.verify(await mint({}), door))
+    const error = await failureOf(auth.verify(await mint({}), door))
     expect(error).toMatchObject({ status: 503, error: 'Overloaded' })
   })
 
@@ -366,20 +376,13 @@ async function mint(
 }
 
 async function expectRefusal(token: string, name: string): Promise<void> {
-  const outcome = await errorOf(auth.verify(token, door))
+  const outcome = await failureOf(auth.verify(token, door))
   expect(outcome).toBeInstanceOf(XrpcError)
   expect(outcome).toMatchObject({
     status: 401,
     error: name,
     headers: { 'www-authenticate': `Bearer realm="stratos", error="${name}"` },
   })
-}
-
-async function errorOf(promise: Promise<unknown>): Promise<unknown> {
-  return promise.then(
-    () => undefined,
-    (error: unknown) => error,
-  )
 }
 
 /** The same signature in the form that AT Protocol forbids. */

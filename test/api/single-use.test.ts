@@ -2,6 +2,7 @@ import { Secp256k1Keypair } from '@atproto/crypto'
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { join } from 'node:path'
 import { ServiceAuth } from '../../src/api/service-auth.ts'
+import { nobleK256 } from '../../src/atproto/k256.ts'
 import { parseDid, parseNsid } from '../../src/atproto/syntax.ts'
 import { folder as texts } from '../../src/lib/embed.macro.ts' with { type: 'macro' }
 import { Identities } from '../../src/remote/identity.ts'
@@ -15,7 +16,7 @@ import { temporaryFolder } from '../store/temporary.ts'
 
 const aud = parseDid('did:web:stratos.test')
 const lxm = parseNsid('zone.stratos.enrollment.unenroll')
-const door = { nsid: lxm, tokens: 'single-use' } as const
+const door = { nsid: lxm, tokens: 'single-use', address: '127.0.0.1' } as const
 const now = Math.floor(Date.now() / 1000)
 const path = join(temporaryFolder(), 'service.sqlite')
 const sqlite = openSqlite(path, { synchronous: 'normal', cacheKib: 256, exclusive: true })
@@ -70,6 +71,27 @@ test('the same jti of another issuer is another token', async () => {
   expect(await fresh().verify(await mint(bob, { jti }), door)).toBe(bob.did)
 })
 
+test('where each token counts once, that holds for every method', async () => {
+  const auth = fresh(true)
+  const any = { ...door, tokens: 'any' } as const
+  const token = await mint(alice)
+  expect(await auth.verify(token, any)).toBe(alice.did)
+  const error = await failureOf(auth.verify(token, any))
+  expect(error).toMatchObject({ status: 401, error: 'InvalidToken' })
+  const without = await mint(alice, { jti: undefined })
+  expect(await failureOf(auth.verify(without, any))).toMatchObject({ error: 'InvalidToken' })
+  expect(await fresh(false).verify(without, any)).toBe(alice.did)
+})
+
+test('a token for the stream is at most two minutes old, and counts once', async () => {
+  const stream = { ...door, tokens: 'stream' } as const
+  const old = await mint(alice, { iat: now - 130 })
+  expect(await failureOf(fresh().verify(old, stream))).toMatchObject({ error: 'ExpiredToken' })
+  const token = await mint(alice, { iat: now - 100 })
+  expect(await fresh().verify(token, stream)).toBe(alice.did)
+  expect(await failureOf(fresh().verify(token, stream))).toMatchObject({ error: 'InvalidToken' })
+})
+
 test('what can no longer be used is not remembered', async () => {
   const used = new UsedTokenStore(sqlite)
   const token = { digest: 'a', expiresAtMs: 1_000 }
@@ -85,14 +107,16 @@ test('to find what can be forgotten, not every used token is looked at', async (
   expect(plan?.detail).toStartWith('SEARCH used_token USING')
 })
 
+const plain = { k256: nobleK256, isKnown: async () => true }
+
 type Claims = Readonly<Record<string, unknown>>
 
-function fresh(): ServiceAuth {
+function fresh(serviceAuthSingleUse = false): ServiceAuth {
   const fetch = loopbackFetch
   const identities = new Identities({ plcUrl: directory.url, fetch, now: Date.now })
   const used = new UsedTokenStore(sqlite)
   const options = { serviceDid: aud, fragment: 'atproto_pns', identities, used, now: Date.now }
-  return new ServiceAuth(options)
+  return new ServiceAuth({ ...options, ...plain, serviceAuthSingleUse })
 }
 
 async function person() {

@@ -1,0 +1,61 @@
+import { AccessTokens } from '../api/access-token.ts'
+import { AppViews } from '../api/appviews.ts'
+import { Browsers, ownOrigins } from '../api/browser.ts'
+import { Credentials } from '../api/credentials.ts'
+import { Dpop } from '../api/dpop.ts'
+import { DpopNonces } from '../api/dpop-nonce.ts'
+import { DpopProofs } from '../api/dpop-proof.ts'
+import { ServiceAuth } from '../api/service-auth.ts'
+import { SessionTokens } from '../api/session-token.ts'
+import { StreamCredentials } from '../api/stream-credential.ts'
+import type { K256Verifier } from '../atproto/k256.ts'
+import type { Did } from '../atproto/syntax.ts'
+import type { Log } from '../lib/log.ts'
+import type { Base, People } from './people.ts'
+
+export interface Verifiers {
+  readonly k256: K256Verifier
+}
+
+/** Everything by which a caller proves who they are. */
+export function callersOf(parts: Base & People & Verifiers, log: Log) {
+  const { config, rules, identities, used, tokenSessions } = parts
+  const { serviceDid } = rules
+  const isKnown = async (did: Did) =>
+    config.appViews.has(did) ||
+    did === config.modServiceDid ||
+    (await parts.enrollments.member(did)) !== undefined
+  const authParts = { serviceDid, identities, used, k256: parts.k256, isKnown, now: Date.now }
+  const serviceAuth = new ServiceAuth({ ...config, ...authParts })
+  const sessions = new SessionTokens({
+    ...parts,
+    serviceDid,
+    sessions: tokenSessions,
+    now: Date.now,
+  })
+  const browsers = new Browsers({ ...parts, log })
+  const proofs = dpopProofs(parts)
+  const tokens = new AccessTokens({ ...parts, serviceDid, now: Date.now })
+  const dpop = new Dpop({ ...parts, proofs, tokens, now: Date.now })
+  const appViews = new AppViews(config.appViews, { enrollments: parts.enrollments, log })
+  const credentials = new Credentials({
+    serviceAuth,
+    sessions,
+    browsers,
+    dpop,
+    stream: new StreamCredentials({ ...config, serviceAuth, appViews, serviceDid }),
+    adminPassword: config.adminPassword,
+    modServiceDid: config.modServiceDid,
+    appViews,
+    devMode: config.devMode,
+    failuresPerMinute: config.authFailuresPerMinute,
+    now: Date.now,
+  })
+  return { browsers, credentials, sessions, proofs, dpop }
+}
+
+function dpopProofs({ config, nonceSecret: secret }: Base): DpopProofs {
+  const nonces = new DpopNonces({ secret, now: Date.now })
+  const { dpopRequireNonce: requireNonce } = config
+  return new DpopProofs({ origins: ownOrigins(config), nonces, requireNonce, now: Date.now })
+}
