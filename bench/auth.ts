@@ -74,7 +74,7 @@ async function measureRequests(): Promise<void> {
   await service.start({ ...callers.env, STRATOS_ALLOWED_DOMAINS: 'a' }, { binary })
   const token = (did: Did) => callers.token(did, { aud: service.did, lxm: nsid })
   const seen = token(ofK256)
-  // Each gives the credential of one request. Sessions and DPoP proofs have their place here.
+  // Each gives the credential of one request.
   const loads: Record<string, (() => string) | undefined> = {
     'without a credential': undefined,
     'service auth, seen before': () => seen,

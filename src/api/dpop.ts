@@ -11,7 +11,7 @@ interface Options {
   readonly proofs: DpopProofs
   readonly tokens: AccessTokens
   readonly boundKeys: BoundKeys
-  readonly enrollments: Enrollments
+  readonly enrollments: Pick<Enrollments, 'member'>
   readonly now: () => number
 }
 
