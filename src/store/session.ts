@@ -82,7 +82,7 @@ const select = `select digest, did, "expiresAtMs" from session
   where digest = $1 and "expiresAtMs" > $2`
 const deleteExpired = 'delete from session where "expiresAtMs" <= $1'
 const deleteOldest = `delete from session where did = $1 and digest not in (
-  select digest from session where did = $1 order by "expiresAtMs" desc limit $2)`
+  select digest from session where did = $1 order by id desc limit $2)`
 const count = `select
   (select count(*) from session where did = $1 and "expiresAtMs" > $2) as sessions,
   (select count(*) from browser_session where did = $1 and "expiresAtMs" > $2) as browsers`

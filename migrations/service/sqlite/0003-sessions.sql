@@ -12,10 +12,12 @@ create unique index session_secret_used on session_secret ((1)) where "retiredAt
 
 -- Sessions that count, by the hash of an id that stands in their token alone.
 create table session (
-  digest text primary key,
+  -- In the order in which they began: many begin, and expire, in one second.
+  id integer primary key,
+  digest text not null unique,
   did text not null,
   "expiresAtMs" integer not null
-) strict, without rowid;
+) strict;
 
 create index session_did on session (did);
 
