@@ -55,8 +55,12 @@ export class Issuer implements AsyncDisposable {
     return await jwtOf(
       { typ: 'at+jwt', alg: 'ES256', kid: 'first', ...bent.header },
       { ...claimsOf(did, key), ...own, ...bent.claims },
-      bent.sign ?? ((bytes) => this.#key.sign(bytes)),
+      bent.sign ?? ((bytes) => this.sign(bytes)),
     )
+  }
+
+  sign(bytes: Uint8Array): Promise<Uint8Array> {
+    return this.#key.sign(bytes)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,0 +1,263 @@
+import { P256Keypair, Secp256k1Keypair } from '@atproto/crypto'
+import { AppKey, DpopApp } from '../kit/dpop.ts'
+import { postCollection, privatePost } from '../kit/post.ts'
+import { seed } from '../kit/seed.ts'
+import { SeededStratos } from '../kit/seeded.ts'
+import { beginSession, endedSession } from '../kit/stratos-session.ts'
+import { getStatus } from '../kit/takedown.ts'
+import { eventually } from '../kit/wait.ts'
+import { listOf, xrpcResponse } from '../kit/xrpc.ts'
+import { Issuer } from '../remote/issuer.ts'
+import { parseDid } from '../../src/atproto/syntax.ts'
+import type { DoorClass } from './doors.ts'
+import { Stored } from './stored.ts'
+import { WebHost } from './web-host.ts'
+
+/** Somebody of the matrix, with the key that the DID document names. */
+export interface Actor {
+  readonly did: string
+  readonly key: Secp256k1Keypair | P256Keypair
+}
+
+/** Every member has a record of this key, in the boundary a. */
+export const ownRkey = 'own'
+
+/**
+ * Those on whom the methods act. Each kind of credential has its own, so that what a sound one does
+ * at the end is in nobody else's way. Lou leaves before the matrix begins.
+ */
+const members = [
+  'alice',
+  'kate',
+  'pat',
+  'otto',
+  'dan',
+  'vic',
+  'val',
+  'moe',
+  'cora',
+  'cleo',
+  'sue',
+  'sol',
+  'dora',
+  'dolf',
+  'bea',
+  'lou',
+]
+const strangers = ['view', 'former-view', 'mod', 'former-mod']
+
+/** A service with people of every kind, and all that a request could change in it. */
+export class World implements AsyncDisposable {
+  readonly stratos: SeededStratos
+  /** An authorization server that publishes its keys: that of dora, dolf and lou. */
+  readonly issuer: Issuer
+  /** One of the same kind that is nobody's. */
+  readonly otherIssuer: Issuer
+  readonly stored: Stored
+  /** In the text of every record. */
+  readonly marker = `only for us ${crypto.randomUUID()}`
+  /** A key that is nobody's. */
+  readonly foreignKey: Secp256k1Keypair
+  /** The key of an app that nobody bound. */
+  readonly foreignApp: AppKey
+  /** The key that calls of bindKey bind, and those of unbindKey unbind; bea has bound it. */
+  readonly spareKey: AppKey
+  /** The latest that the service gave out. */
+  nonce: string | undefined
+  /** One of a process that has ended. */
+  staleNonce = ''
+  /** Values of an Authorization header, by who has the session or what became of it. */
+  readonly sessions = new Map<string, string>()
+  /** Apps with their keys and tokens, by whose they are or what became of the key. */
+  readonly apps = new Map<string, DpopApp>()
+  readonly #actors = new Map<string, Actor>()
+  readonly #webHost: WebHost
+  #requests = 0
+
+  private constructor(parts: {
+    readonly stratos: SeededStratos
+    readonly issuers: readonly [Issuer, Issuer]
+    readonly webHost: WebHost
+    readonly foreignKey: Secp256k1Keypair
+    readonly appKeys: readonly [AppKey, AppKey]
+  }) {
+    this.stratos = parts.stratos
+    ;[this.issuer, this.otherIssuer] = parts.issuers
+    this.#webHost = parts.webHost
+    this.foreignKey = parts.foreignKey
+    ;[this.foreignApp, this.spareKey] = parts.appKeys
+    this.stored = new Stored(parts.stratos.dataFolder)
+    this.#actors.set('wes', parts.webHost)
+  }
+
+  /** With the AppView and the moderation service that are to be former ones still in place. */
+  static async start(): Promise<World> {
+    const people = Object.fromEntries(members.map((name) => [name, ['a']]))
+    const world = new World({
+      stratos: await SeededStratos.start({ people, strangers }),
+      issuers: [await Issuer.open(), await Issuer.open()],
+      webHost: await WebHost.start(),
+      foreignKey: await Secp256k1Keypair.create(),
+      appKeys: [await AppKey.create(), await AppKey.create()],
+    })
+    try {
+      await world.#seed()
+      await world.stratos.run(world.#settings('listed'))
+      for (const name of [...members, 'wes']) await world.#write(name)
+      await world.#begin()
+    } catch (error) {
+      await world[Symbol.asyncDispose]()
+      throw error
+    }
+    return world
+  }
+
+  /** The key of wes that stands in his DID document and does not speak for him. */
+  get labelKey(): Secp256k1Keypair {
+    return this.#webHost.labelKey
+  }
+
+  actor(name: string): Actor {
+    return this.#actors.get(name) ?? this.stratos.person(name)
+  }
+
+  app(name: string): DpopApp {
+    const app = this.apps.get(name)
+    if (app === undefined) throw new Error(`no app is called ${name}`)
+    return app
+  }
+
+  /** An address of its own for each request: what one fails is not counted against others. */
+  nextAddress(): string {
+    const count = ++this.#requests
+    return `10.${(count >> 16) & 255}.${(count >> 8) & 255}.${count & 255}`
+  }
+
+  /** Lets `between` look at what the service has stored. */
+  async restart(between: () => void = () => undefined): Promise<void> {
+    await this.stratos.terminate()
+    between()
+    await this.stored.readSessionSecret()
+    await this.stratos.run(this.#settings('unlisted'))
+    // Nonces do not outlive the process that gave them out.
+    const answer = await this.stratos.call('zone.stratos.server.listDomains', {
+      headers: { dpop: 'none' },
+    })
+    this.nonce = answer.headers.get('dpop-nonce') ?? undefined
+  }
+
+  /** A digest of who is a member of what, and of one repo with its takedowns. */
+  async state(name: string, inClass: DoorClass): Promise<string> {
+    const { did } = this.actor(name)
+    const asks: [nsid: string, params: Readonly<Record<string, string>>][] = [
+      ['zone.stratos.admin.listMembers', {}],
+      ['zone.stratos.sync.getRepo', { did }],
+    ]
+    if (inClass === 'moderation') {
+      const uri = `at://${did}/${postCollection}/${ownRkey}`
+      asks.push([getStatus, { uri }], [getStatus, { did }])
+    }
+    const authorization = this.stratos.adminBasic
+    const parts = asks.map(async ([nsid, params]) => {
+      const response = await xrpcResponse(this.stratos.url, nsid, { params, authorization })
+      return await response.bytes()
+    })
+    const hash = new Bun.SHA256()
+    for (const bytes of await Promise.all(parts)) hash.update(bytes)
+    return hash.digest('hex')
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#webHost[Symbol.asyncDispose]()
+    await this.issuer[Symbol.asyncDispose]()
+    await this.otherIssuer[Symbol.asyncDispose]()
+    await this.stratos.stop()
+  }
+
+  /** What no request can bring about. */
+  async #seed(): Promise<void> {
+    await this.stratos.terminate()
+    const { accounts } = this.stratos.directory
+    const { did, handle } = this.stratos.person('pat')
+    const key = await P256Keypair.create()
+    this.#actors.set('pat', { did, key })
+    accounts.set(did, { didKey: key.did(), handle })
+    for (const name of ['dora', 'dolf', 'lou']) {
+      const { did, ...account } = this.stratos.person(name)
+      const didKey = account.key.did()
+      accounts.set(did, { didKey, handle: account.handle, pds: this.issuer.url })
+    }
+    const boundaries = [this.stratos.boundary('a')]
+    const wes = { did: parseDid(this.#webHost.did), boundaries }
+    await seed(this.stratos.dataFolder, this.stratos.did, [wes])
+    await this.stored.seedCookies({
+      cora: parseDid(this.actor('cora').did),
+      cleo: parseDid(this.actor('cleo').did),
+    })
+    const overdue = await DpopApp.of(this.stratos, 'bea', 'unbound')
+    await this.stored.seedOverdueKey(parseDid(this.actor('bea').did), overdue.key.thumbprint)
+    this.apps.set('overdue', overdue)
+  }
+
+  /** Sessions, keys and tokens as callers get them, and what became of some of them. */
+  async #begin(): Promise<void> {
+    const { stratos, sessions, apps } = this
+    for (const name of ['sue', 'sol', 'lou']) sessions.set(name, await beginSession(stratos, name))
+    sessions.set('ended', await endedSession(stratos, 'sue'))
+    sessions.set('revoked', await beginSession(stratos, 'alice'))
+    await this.#operate('zone.stratos.admin.revokeSessions', 'alice')
+    for (const name of ['bea', 'lou']) apps.set(`bound ${name}`, await DpopApp.of(stratos, name))
+    const unbound = await DpopApp.of(stratos, 'bea')
+    apps.set('unbound', unbound)
+    const input = { jkt: unbound.key.thumbprint }
+    await unbound.call('zone.stratos.server.unbindKey', { input })
+    const spare = new DpopApp(stratos, this.spareKey, '')
+    await spare.bind(stratos.person('bea'))
+    for (const name of ['dora', 'dolf', 'lou']) {
+      const key = await AppKey.create()
+      const token = await this.issuer.token(this.actor(name).did, key)
+      const app = new DpopApp(stratos, key, token)
+      apps.set(`published ${name}`, app)
+      // The service notes of a member that comes to its eyes where the account lives.
+      await app.call('zone.stratos.enrollment.status', { params: { did: this.actor(name).did } })
+    }
+    this.staleNonce = spare.nonce ?? ''
+    await this.#operate('zone.stratos.admin.unenroll', 'lou')
+    await eventually('end of a departure', async () => {
+      const { body } = await stratos.call('zone.stratos.admin.listOutbox', {
+        authorization: stratos.adminBasic,
+      })
+      const { did } = this.actor('lou')
+      return listOf(body, 'actors').every((actor) => actor['did'] !== did) ? true : undefined
+    })
+  }
+
+  async #operate(nsid: string, name: string): Promise<void> {
+    const { did } = this.actor(name)
+    const call = { input: { did }, authorization: this.stratos.adminBasic }
+    const { status } = await this.stratos.call(nsid, call)
+    if (status !== 200) throw new Error(`${nsid} answered ${status}`)
+  }
+
+  async #write(name: string): Promise<void> {
+    const { did } = this.actor(name)
+    const record = privatePost(this.marker, [this.stratos.boundary('a')])
+    const answer = await this.stratos.call('zone.stratos.repo.createRecord', {
+      input: { repo: did, collection: postCollection, rkey: ownRkey, record },
+      authorization: `Bearer ${did}`,
+    })
+    if (answer.status !== 200) throw new Error(`the record of ${name} got ${answer.status}`)
+  }
+
+  #settings(former: 'listed' | 'unlisted'): Record<string, string> {
+    const isListed = former === 'listed'
+    const views = isListed ? ['view', 'former-view'] : ['view']
+    return {
+      STRATOS_ALLOWED_APPVIEWS: views.map((name) => this.actor(name).did).join(','),
+      STRATOS_MOD_SERVICE_DID: this.actor(isListed ? 'former-mod' : 'mod').did,
+      STRATOS_TRUSTED_PROXIES: '127.0.0.1/32',
+      STRATOS_STUBS: 'off',
+      LOG_LEVEL: 'debug',
+    }
+  }
+}
