@@ -1,9 +1,10 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test'
 import type { OAuthSession } from '@atproto/oauth-client-node'
 
+import { bindSessionKey } from '../kit/bind-key.ts'
 import { enrolled } from '../kit/enroll.ts'
 import { type Account, Network } from '../kit/network.ts'
-import { bindSessionKey, OauthApp } from '../kit/oauth-app.ts'
+import { OauthApp } from '../kit/oauth-app.ts'
 import { postCollection, privatePost, textsOf } from '../kit/post.ts'
 import { Stratos } from '../kit/stratos.ts'
 import { failureOf } from '../kit/wait.ts'
