@@ -1,5 +1,5 @@
 import type { Door } from './doors.ts'
-import { breaksOf, forbidden, type Kind, type Make } from './kind.ts'
+import { breaksOf, forbidden, invalid, type Kind, type Make } from './kind.ts'
 import type { World } from './world.ts'
 
 /** What a browser has after somebody signed in on our own pages. */
@@ -68,6 +68,23 @@ export function cookie(subject: string): Kind {
           })),
         },
         forbidden,
+        counts,
+      ),
+      ...breaksOf(
+        {
+          'its place in a header': (world, door) => ({
+            authorization: `Bearer ${valueOf(world, door)}`,
+          }),
+          'a bad token beside it': async (world, door) => ({
+            ...(await sound(world, door)),
+            authorization: 'Bearer other',
+          }),
+          'an empty header beside it': async (world, door) => ({
+            ...(await sound(world, door)),
+            authorization: '',
+          }),
+        },
+        invalid,
         counts,
       ),
       ...breaksOf({ 'no origin': from(() => ({ origin: '' })) }, forbidden, changes),

@@ -58,6 +58,7 @@ const unnamed: Refusal = [401, 'AuthMissing']
 const forbidden: Refusal = [403, 'Forbidden']
 const noRecord: Refusal = [404, 'RecordNotFound']
 const noRepo: Refusal = [404, 'RepoNotFound']
+const notYet: Refusal = [501, 'MethodNotImplemented']
 const notEnrolled: Refusal = [403, 'NotEnrolled']
 
 const allPass = everybody('passes')
@@ -152,7 +153,13 @@ const classes: Readonly<Record<DoorClass, readonly Methods[]>> = {
       calls: twins({ deleteRecord: ({ did }) => ({ input: { ...placeOf(did), rkey: ownRkey } }) }),
     },
   ],
-  stream: [],
+  // Whoever may pass comes as far as that there is nothing to send yet.
+  stream: [
+    {
+      answers: { ...none, self: notYet, appview: notYet, admin: notYet },
+      calls: { 'zone.stratos.sync.subscribeRecords': aboutSubject },
+    },
+  ],
   moderation: [
     {
       answers: moderation,

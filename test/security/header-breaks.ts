@@ -1,4 +1,5 @@
 import { type Breaks, breaksOf, type Make } from './kind.ts'
+import { proofFor } from './proof.ts'
 
 /**
  * What can go wrong with the header alone, around a credential that is sound.
@@ -32,6 +33,7 @@ export function headerBreaks(sound: Make): Breaks {
       'the scheme alone': changed((_, scheme) => scheme),
       'the scheme and blanks': changed((_, scheme) => `${scheme}    `),
       'no scheme': changed((_, _scheme, credential) => credential),
+      ...otherSchemes(sound),
       'a scheme that nobody knows': changed((_, _scheme, credential) => `Token ${credential}`),
       'the scheme twice': changed((header, scheme) => `${scheme} ${header}`),
       'a tab after the scheme': changed((_, scheme, credential) => `${scheme}\t${credential}`),
@@ -74,4 +76,25 @@ function credentialOf(header: string): string {
 
 function other(character: string): string {
   return character === 'A' ? 'Q' : 'A'
+}
+
+/** One kind of credential is not another, whatever it is called. */
+function otherSchemes(sound: Make): Readonly<Record<string, Make>> {
+  const renamed =
+    (scheme: string, isProven: boolean): Make =>
+    async (world, door) => {
+      const { authorization, ...rest } = await sound(world, door)
+      const [own = '', token = ''] = String(authorization).split(' ', 2)
+      const name = own === scheme ? 'Token' : scheme
+      const sent = { ...rest, authorization: `${name} ${token}` }
+      if (!isProven) return sent
+      const dpop = await proofFor(world, door, { key: world.foreignApp, token })
+      return { ...sent, headers: { ...rest.headers, dpop } }
+    }
+  return {
+    'the scheme Basic': renamed('Basic', false),
+    'the scheme Bearer': renamed('Bearer', false),
+    'the scheme DPoP': renamed('DPoP', false),
+    'the scheme DPoP and a proof': renamed('DPoP', true),
+  }
 }

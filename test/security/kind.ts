@@ -31,6 +31,8 @@ export interface Kind {
     readonly counts: (door: Door) => boolean
     readonly outcome: Refusal | 'anonymous'
   }
+  /** Where it counts once. */
+  readonly isOnce?: (door: Door) => boolean
   /** After the last use ended it: makes a new one. */
   readonly renew?: (world: World) => Promise<void>
   readonly breaks: Breaks

@@ -1,11 +1,13 @@
 import { cookie } from './cookie-kind.ts'
 import { boundKey, publishedToken, publishedTokenOf } from './dpop-kinds.ts'
 import { carried } from './jwt-breaks.ts'
-import { breaksOf, type Kinds } from './kind.ts'
+import { breaksOf, type Kinds, type Make } from './kind.ts'
 import { adminBasic, adminBearer, anonymous, developer } from './plain-kinds.ts'
-import { serviceAuth, serviceAuthOf, serviceAuthToken } from './service-auth.ts'
+import { serviceAuth, serviceAuthOf, serviceAuthToken, streamToken } from './service-auth.ts'
+import { syncBearer, syncQuery } from './stream-kinds.ts'
 import { session } from './session-kind.ts'
 
+const aMember = { caller: 'other', subject: 'alice' } as const
 const aStranger = { caller: 'stranger', subject: 'alice' } as const
 
 /**
@@ -22,7 +24,15 @@ export const kinds: Kinds = {
     caller: 'moderator',
     subject: 'moe',
   }),
-  'service auth of another member': serviceAuthOf('otto', { caller: 'other', subject: 'alice' }),
+  'service auth of another member': serviceAuthOf('otto', aMember),
+  'service auth for our fragment': serviceAuthOf('olga', aMember, {
+    claimsText: (json) => json.replace(/"aud":"([^"]+)"/, '"aud":"$1#atproto_pns"'),
+  }),
+  'service auth without a type': serviceAuthOf('otis', aMember, { header: { typ: undefined } }),
+  'service auth in capitals': {
+    ...serviceAuthOf('oona', aMember),
+    make: renamed(serviceAuthOf('oona', aMember).make, 'BEARER'),
+  },
   'service auth of a stranger': serviceAuthOf('stranger', aStranger),
   'service auth of somebody who left': serviceAuthOf('lou', aStranger),
   'service auth of an AppView that is off the list': serviceAuthOf('former-view', aStranger),
@@ -33,8 +43,16 @@ export const kinds: Kinds = {
   'an access token of somebody who left': publishedTokenOf('lou', aStranger),
   'a bound key': boundKey('bea'),
   'the cookie of our own pages': cookie('cora'),
+  'a token in the query of the stream': streamToken('stan'),
+  'the secret of the stream': syncBearer('alice'),
+  'the secret in the query of the stream': syncQuery('alice'),
   'the operator by Basic': adminBasic('vic'),
   'the operator by Bearer': adminBearer('val'),
+  'the operator in small letters': {
+    ...adminBasic('wim'),
+    make: renamed(adminBasic('wim').make, 'basic'),
+    breaks: {},
+  },
 }
 
 /** Of the keys in a DID document one speaks for the account. */
@@ -46,4 +64,12 @@ function withLabelKey(issuer: string) {
     })),
   })
   return { ...kind, breaks: { ...kind.breaks, ...breaks } }
+}
+
+/** The name of a scheme is the same in letters of any case. */
+function renamed(sound: Make, scheme: string): Make {
+  return async (world, door) => {
+    const { authorization } = await sound(world, door)
+    return { authorization: String(authorization).replace(/^\w+/, scheme) }
+  }
 }

@@ -96,6 +96,8 @@ export function adminBasic(subject: string): Kind {
           const text = stratos.adminBasic
           return { authorization: `${text.slice(0, 10)} ${text.slice(10)}` }
         },
+        'no padding': ({ stratos }) => ({ authorization: stratos.adminBasic.replace(/=+$/, '') }),
+        'more padding': ({ stratos }) => ({ authorization: `${stratos.adminBasic}==` }),
         'nothing encoded': () => ({ authorization: basic('', '') }),
       }),
     },

@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test'
 
 import { schemaDocs } from '../../src/atproto/schemas.ts'
-import { type Door, doorClasses, type DoorClass, doors, type Outcome } from './doors.ts'
-import { type Break, brokenOutcome, type Kind, soundOutcome } from './kind.ts'
+import { updateStatus } from '../kit/takedown.ts'
+import { type Door, doorClasses, type DoorClass, doors, type Outcome, verbOf } from './doors.ts'
+import { type Break, brokenOutcome, invalid, type Kind, soundOutcome } from './kind.ts'
 import { kinds } from './kinds.ts'
 import { authorizationOf, type Got, send, type Sent } from './sent.ts'
 import { World } from './world.ts'
@@ -67,6 +68,21 @@ test('no broken credential has changed a row of any table', async () => {
   expect(after).toEqual(rows)
 })
 
+test('the same calls with sound credentials do change what was compared', async () => {
+  const calls = [
+    ['service auth by K-256', 'zone.stratos.repo.createRecord'],
+    ['service auth of the moderation service', updateStatus],
+    ['the operator by Basic', 'zone.stratos.admin.addBoundary'],
+  ] as const
+  for (const [name, method] of calls) {
+    const kind = kindOf(name)
+    const door = doorOf(method)
+    const before = await world.state(kind.subject, door.inClass)
+    await expectSound(kind, door)
+    expect(await world.state(kind.subject, door.inClass)).not.toBe(before)
+  }
+})
+
 describe.each(Object.entries(kinds))('%s that is sound', (_, kind) => {
   test.each(doorClasses)('opens what it should, in the class %s', async (inClass) => {
     for (const door of doorsOf(inClass)) {
@@ -75,6 +91,47 @@ describe.each(Object.entries(kinds))('%s that is sound', (_, kind) => {
     }
   })
 })
+
+describe('where each token of service auth counts once', () => {
+  test('the service starts anew', async () => {
+    await world.restart(undefined, { STRATOS_SERVICE_AUTH_SINGLE_USE: 'true' })
+  })
+
+  const all = ['service auth of a stranger', 'service auth of an AppView']
+  test.each(all)('%s opens what it should, and then nothing', async (name) => {
+    for (const door of doors) {
+      if (door.inClass !== 'page') await expectSound(kindOf(name), door, 'one')
+    }
+  })
+})
+
+test('neither credentials nor records are in the log', () => {
+  const { log, marker, stratos, syncSecret, stored, staleNonce } = world
+  expect(log).toContain('"path":"/xrpc/zone.stratos.repo.createRecord"')
+  const { secret } = stored.sessionSecret
+  const secrets = [
+    marker,
+    stratos.adminPassword,
+    syncSecret,
+    staleNonce,
+    ...stored.cookies.values(),
+    stratos.adminBasic.slice('Basic '.length),
+    stored.serviceKeyHex,
+    Buffer.from(secret).toString('hex'),
+    Buffer.from(secret).toString('base64url'),
+    // How the header of a JWT begins.
+    'eyJ',
+  ]
+  for (const one of secrets) expect(log.includes(one)).toBeFalse()
+})
+
+test.each(['/health', '/ready', '/xrpc/_health', '/.well-known/did.json'])(
+  'what %s says does not depend on who asks',
+  async (path) => {
+    const headers = { authorization: 'Bearer wrong' }
+    expect((await fetch(world.stratos.url + path, { headers })).status).toBe(200)
+  },
+)
 
 const states = new Map<string, string>()
 
@@ -92,10 +149,23 @@ async function expectRefused(kind: Kind, door: Door, { make, outcome }: Break): 
   expectOutcome(door, { sent, got }, brokenOutcome(kind, door, outcome))
 }
 
-async function expectSound(kind: Kind, door: Door): Promise<void> {
+async function expectSound(kind: Kind, door: Door, uses = usesOf(kind, door)): Promise<void> {
   const sent = await kind.make(world, door)
-  const got = await send(world, door, { subject: world.actor(kind.subject), sent })
-  expectOutcome(door, { sent, got }, soundOutcome(kind, door))
+  const subject = world.actor(kind.subject)
+  const outcome = soundOutcome(kind, door)
+  const got = await send(world, door, { subject, sent })
+  expectOutcome(door, { sent, got }, outcome)
+  if (uses === 'any') return
+  const second = await send(world, door, { subject, sent })
+  const isBad = uses === 'one' && !(outcome !== 'passes' && outcome[0] === 401)
+  expectOutcome(door, { sent, got: second }, isBad ? invalid : outcome)
+}
+
+/** A query can be asked twice to see whether it is answered twice. */
+function usesOf({ by, isOnce }: Kind, door: Door): 'any' | 'one' | 'two' {
+  if (isOnce?.(door) === true) return 'one'
+  const isQuery = verbOf(door.call(world.actor('alice'), world)) === 'GET'
+  return by === 'service-auth' && isQuery ? 'two' : 'any'
 }
 
 function expectOutcome(

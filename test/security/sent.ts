@@ -38,12 +38,28 @@ export async function sendCall(
   const lines = await linesOf(world, door, { call, sent })
   const body = call.input === undefined ? undefined : JSON.stringify(call.input)
   const request = { method: verbOf(call), body }
-  const got = isPlain(lines)
-    ? await fetched(url, { ...request, headers: lines })
-    : await written(world.stratos.port, { ...request, url, lines })
+  const got = await patiently(() =>
+    isPlain(lines)
+      ? fetched(url, { ...request, headers: lines })
+      : written(world.stratos.port, { ...request, url, lines }),
+  )
   world.nonce = got.headers.get('dpop-nonce') ?? world.nonce
   return got
 }
+
+/**
+ * Asks again where the service bids to: of callers who are new to it, and here all of them are, it
+ * takes so many in a second and no more.
+ */
+export async function patiently<Given extends Answer>(ask: () => Promise<Given>): Promise<Given> {
+  for (let tries = 1; ; tries++) {
+    const answer = await ask()
+    if (answer.body['error'] !== 'Overloaded' || tries === triesMax) return answer
+    await Bun.sleep(Number(answer.headers.get('retry-after')) * 1000)
+  }
+}
+
+const triesMax = 20
 
 type Line = readonly [name: string, value: string]
 

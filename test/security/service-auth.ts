@@ -3,6 +3,7 @@ import { headerBreaks } from './header-breaks.ts'
 import {
   carried,
   carriedKeyBreaks,
+  type Change,
   derBreaks,
   ecdsaBreaks,
   formBreaks,
@@ -11,7 +12,8 @@ import {
   type TokenKind,
 } from './jwt-breaks.ts'
 import type { Fields } from './jwt.ts'
-import { type Breaks, breaksOf, expired, invalid, type Kind } from './kind.ts'
+import { type Breaks, breaksOf, expired, invalid, type Kind, type Make } from './kind.ts'
+import { queryBreaks } from './stream-kinds.ts'
 import type { World } from './world.ts'
 
 type Claims = Fields | ((world: World, door: Door) => Fields)
@@ -35,13 +37,14 @@ export function serviceAuthToken(issuer: string): TokenKind {
 
 type Named = Pick<Kind, 'caller' | 'subject'>
 
-/** The kind without its breaks: for tokens that are sound, and of somebody who counts for less. */
-export function serviceAuthOf(issuer: string, named: Named): Kind {
+/** The kind without its breaks, for tokens that are sound in another way. */
+export function serviceAuthOf(issuer: string, named: Named, change: Change = {}): Kind {
   return {
     ...named,
     // An AppView is no person. The moderation service is one where there is nothing to moderate.
     ...(named.caller === 'appview' ? {} : { by: 'service-auth' }),
-    make: carried(serviceAuthToken(issuer)),
+    make: carried(serviceAuthToken(issuer), change),
+    isOnce: (door) => door.isOnce,
     // It is for one method, and a page is none.
     elsewhere: { counts: ({ inClass }) => inClass !== 'page', outcome: invalid },
     breaks: {},
@@ -54,6 +57,38 @@ export function serviceAuth(
 ): Kind {
   const kind = serviceAuthToken(issuer)
   const sound = serviceAuthOf(issuer, named)
+  const once = onceBreaks(kind, { isOnce: (door) => door.isOnce, ageSeconds: 600 })
+  return {
+    ...sound,
+    breaks: { ...headerBreaks(sound.make), ...tokenBreaks(kind, issuer), ...once },
+  }
+}
+
+/** The same token in the query of the stream, where it is good for two minutes, and once. */
+export function streamToken(subject: string): Kind {
+  const kind: TokenKind = {
+    ...serviceAuthToken(subject),
+    carry: (syncToken) => ({ query: { syncToken } }),
+  }
+  const counts = ({ inClass }: Door) => inClass === 'stream'
+  const make = carried(kind)
+  const once = onceBreaks(kind, { isOnce: counts, ageSeconds: 150 })
+  const all = { ...tokenBreaks(kind, subject), ...once, ...queryBreaks(make) }
+  return {
+    caller: 'self',
+    by: 'service-auth',
+    subject,
+    make,
+    isOnce: counts,
+    elsewhere: { counts, outcome: 'anonymous' },
+    breaks: Object.fromEntries(
+      Object.entries(all).map(([name, one]) => [name, { ...one, at: counts }]),
+    ),
+  }
+}
+
+/** What can be wrong with a token that does not depend on where it stands. */
+function tokenBreaks(kind: TokenKind, issuer: string): Breaks {
   const algorithmOf = (world: World) => {
     return world.actor(issuer).key.jwtAlg === 'ES256' ? 'ES256' : 'ES256K'
   }
@@ -62,17 +97,13 @@ export function serviceAuth(
     return { bytes: key.publicKeyBytes(), text: key.did() }
   }
   return {
-    ...sound,
-    breaks: {
-      ...headerBreaks(sound.make),
-      ...formBreaks(kind),
-      ...signatureBreaks(kind),
-      ...keyBreaks(kind, publicForms),
-      ...carriedKeyBreaks(kind),
-      ...ecdsaBreaks(kind, algorithmOf),
-      ...derBreaks(kind),
-      ...claimBreaks(kind, issuer),
-    },
+    ...formBreaks(kind),
+    ...signatureBreaks(kind),
+    ...keyBreaks(kind, publicForms),
+    ...carriedKeyBreaks(kind),
+    ...ecdsaBreaks(kind, algorithmOf),
+    ...derBreaks(kind),
+    ...claimBreaks(kind, issuer),
   }
 }
 
@@ -105,6 +136,19 @@ function claimBreaks(kind: TokenKind, issuer: string): Breaks {
       'no issuer': claimed({ iss: undefined }),
       'another issuer': claimed({ iss: 'did:plc:aaaaaaaaaaaaaaaaaaaaaaaa' }),
       'a member as issuer': claimed((world) => ({ iss: world.actor('alice').did })),
+      'an issuer without a key': claimed(({ badIssuers }) => ({ iss: badIssuers.keyless })),
+      'an issuer whose key is no point of K-256': claimed(({ badIssuers }) => ({
+        iss: badIssuers.offK256,
+      })),
+      'an issuer whose key is no point of P-256': carried(kind, ({ badIssuers }) => ({
+        header: { alg: 'ES256' },
+        claims: { iss: badIssuers.offP256 },
+      })),
+      'an issuer with the document of somebody else': claimed(({ badIssuers }) => ({
+        iss: badIssuers.impostor,
+      })),
+      'an issuer of another kind of DID': claimed({ iss: 'did:example:alice' }),
+      'an issuer whose host does not exist': claimed({ iss: 'did:web:nowhere.invalid' }),
       'an issuer with a fragment': claimed((world) => ({
         iss: `${world.actor(issuer).did}#atproto`,
       })),
@@ -164,24 +208,23 @@ function claimBreaks(kind: TokenKind, issuer: string): Breaks {
       },
       expired,
     ),
-    ...onceBreaks(kind),
   }
 }
 
-/** Only for methods that take each token once. */
-function onceBreaks(kind: TokenKind): Breaks {
-  const at = ({ isOnce }: Door) => isOnce
+/** Only where each token counts once. */
+function onceBreaks(
+  kind: TokenKind,
+  { isOnce, ageSeconds }: { isOnce: (door: Door) => boolean; ageSeconds: number },
+): Breaks {
   const made = (claims: () => Fields) => carried(kind, () => ({ claims: claims() }))
-  const breaks = {
-    ...breaksOf({
-      'no jti': made(() => ({ jti: undefined })),
-      'an empty jti': made(() => ({ jti: '' })),
-      'a jti without end': made(() => ({ jti: 'x'.repeat(257) })),
-      'no time of making': made(() => ({ iat: undefined })),
-    }),
-    ...breaksOf({ 'a making ten minutes ago': made(() => ({ iat: nowSeconds() - 600 })) }, expired),
+  const names: Readonly<Record<string, Make>> = {
+    'no jti': made(() => ({ jti: undefined })),
+    'an empty jti': made(() => ({ jti: '' })),
+    'a jti without end': made(() => ({ jti: 'x'.repeat(257) })),
+    'no time of making': made(() => ({ iat: undefined })),
   }
-  return Object.fromEntries(Object.entries(breaks).map(([name, one]) => [name, { ...one, at }]))
+  const old = { 'a making too long ago': made(() => ({ iat: nowSeconds() - ageSeconds })) }
+  return { ...breaksOf(names, invalid, isOnce), ...breaksOf(old, expired, isOnce) }
 }
 
 export function nowSeconds(): number {

@@ -1,4 +1,6 @@
 import { P256Keypair, Secp256k1Keypair } from '@atproto/crypto'
+import { base58btc } from 'multiformats/bases/base58'
+import { randomBytes } from 'node:crypto'
 import { AppKey, DpopApp } from '../kit/dpop.ts'
 import { postCollection, privatePost } from '../kit/post.ts'
 import { seed } from '../kit/seed.ts'
@@ -7,6 +9,7 @@ import { beginSession, endedSession } from '../kit/stratos-session.ts'
 import { getStatus } from '../kit/takedown.ts'
 import { eventually } from '../kit/wait.ts'
 import { listOf, xrpcResponse } from '../kit/xrpc.ts'
+import { documentOf, method } from '../remote/directory.ts'
 import { Issuer } from '../remote/issuer.ts'
 import { parseDid } from '../../src/atproto/syntax.ts'
 import type { DoorClass } from './doors.ts'
@@ -22,28 +25,14 @@ export interface Actor {
 /** Every member has a record of this key, in the boundary a. */
 export const ownRkey = 'own'
 
+type Ask = readonly [nsid: string, params: Readonly<Record<string, string>>]
+
 /**
  * Those on whom the methods act. Each kind of credential has its own, so that what a sound one does
  * at the end is in nobody else's way. Lou leaves before the matrix begins.
  */
-const members = [
-  'alice',
-  'kate',
-  'pat',
-  'otto',
-  'dan',
-  'vic',
-  'val',
-  'moe',
-  'cora',
-  'cleo',
-  'sue',
-  'sol',
-  'dora',
-  'dolf',
-  'bea',
-  'lou',
-]
+const names = 'alice kate pat otto dan vic val moe cora cleo sue sol dora dolf bea stan olga otis'
+const members = `${names} oona wim lou`.split(' ')
 const strangers = ['view', 'former-view', 'mod', 'former-mod']
 
 /** A service with people of every kind, and all that a request could change in it. */
@@ -58,10 +47,15 @@ export class World implements AsyncDisposable {
   readonly marker = `only for us ${crypto.randomUUID()}`
   /** A key that is nobody's. */
   readonly foreignKey: Secp256k1Keypair
+  /** Stands first in the DID document of wes, and is not the one that speaks for him. */
+  readonly labelKey: Secp256k1Keypair
   /** The key of an app that nobody bound. */
   readonly foreignApp: AppKey
   /** The key that calls of bindKey bind, and those of unbindKey unbind; bea has bound it. */
   readonly spareKey: AppKey
+  readonly syncSecret = `sync-secret-${randomBytes(24).toString('base64url')}`
+  /** Known to the directory, and by no key that could sign. */
+  readonly badIssuers: Readonly<Record<'keyless' | 'offK256' | 'offP256' | 'impostor', string>>
   /** The latest that the service gave out. */
   nonce: string | undefined
   /** One of a process that has ended. */
@@ -73,21 +67,32 @@ export class World implements AsyncDisposable {
   readonly #actors = new Map<string, Actor>()
   readonly #webHost: WebHost
   #requests = 0
+  #log = ''
 
   private constructor(parts: {
     readonly stratos: SeededStratos
     readonly issuers: readonly [Issuer, Issuer]
-    readonly webHost: WebHost
     readonly foreignKey: Secp256k1Keypair
+    readonly wesKey: Secp256k1Keypair
+    readonly labelKey: Secp256k1Keypair
     readonly appKeys: readonly [AppKey, AppKey]
   }) {
     this.stratos = parts.stratos
     ;[this.issuer, this.otherIssuer] = parts.issuers
-    this.#webHost = parts.webHost
     this.foreignKey = parts.foreignKey
+    this.labelKey = parts.labelKey
     ;[this.foreignApp, this.spareKey] = parts.appKeys
+    const { directory } = parts.stratos
+    const { did: alice, key } = parts.stratos.person('alice')
+    this.badIssuers = {
+      keyless: directory.add({}),
+      offK256: directory.add({ didKey: noPoint([0xe7, 0x01]) }),
+      offP256: directory.add({ didKey: noPoint([0x80, 0x24]) }),
+      impostor: directory.add({ didKey: key.did(), id: alice }),
+    }
     this.stored = new Stored(parts.stratos.dataFolder)
-    this.#actors.set('wes', parts.webHost)
+    this.#webHost = new WebHost((did) => webDocument(did, parts))
+    this.#actors.set('wes', { did: this.#webHost.did, key: parts.wesKey })
   }
 
   /** With the AppView and the moderation service that are to be former ones still in place. */
@@ -96,8 +101,9 @@ export class World implements AsyncDisposable {
     const world = new World({
       stratos: await SeededStratos.start({ people, strangers }),
       issuers: [await Issuer.open(), await Issuer.open()],
-      webHost: await WebHost.start(),
       foreignKey: await Secp256k1Keypair.create(),
+      wesKey: await Secp256k1Keypair.create(),
+      labelKey: await Secp256k1Keypair.create(),
       appKeys: [await AppKey.create(), await AppKey.create()],
     })
     try {
@@ -105,6 +111,7 @@ export class World implements AsyncDisposable {
       await world.stratos.run(world.#settings('listed'))
       for (const name of [...members, 'wes']) await world.#write(name)
       await world.#begin()
+      await world.#bindLongAgo()
     } catch (error) {
       await world[Symbol.asyncDispose]()
       throw error
@@ -112,9 +119,9 @@ export class World implements AsyncDisposable {
     return world
   }
 
-  /** The key of wes that stands in his DID document and does not speak for him. */
-  get labelKey(): Secp256k1Keypair {
-    return this.#webHost.labelKey
+  /** All that the service has logged, as far as it was kept. */
+  get log(): string {
+    return this.#log + this.stratos.log
   }
 
   actor(name: string): Actor {
@@ -134,11 +141,15 @@ export class World implements AsyncDisposable {
   }
 
   /** Lets `between` look at what the service has stored. */
-  async restart(between: () => void = () => undefined): Promise<void> {
+  async restart(
+    between: () => void = () => undefined,
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<void> {
+    this.#log += this.stratos.log
     await this.stratos.terminate()
     between()
     await this.stored.readSessionSecret()
-    await this.stratos.run(this.#settings('unlisted'))
+    await this.stratos.run({ ...this.#settings('unlisted'), ...env })
     // Nonces do not outlive the process that gave them out.
     const answer = await this.stratos.call('zone.stratos.server.listDomains', {
       headers: { dpop: 'none' },
@@ -146,17 +157,9 @@ export class World implements AsyncDisposable {
     this.nonce = answer.headers.get('dpop-nonce') ?? undefined
   }
 
-  /** A digest of who is a member of what, and of one repo with its takedowns. */
+  /** A digest of what the methods of a class could change of somebody. */
   async state(name: string, inClass: DoorClass): Promise<string> {
-    const { did } = this.actor(name)
-    const asks: [nsid: string, params: Readonly<Record<string, string>>][] = [
-      ['zone.stratos.admin.listMembers', {}],
-      ['zone.stratos.sync.getRepo', { did }],
-    ]
-    if (inClass === 'moderation') {
-      const uri = `at://${did}/${postCollection}/${ownRkey}`
-      asks.push([getStatus, { uri }], [getStatus, { did }])
-    }
+    const asks = this.#looksAt(this.actor(name).did)[inClass]
     const authorization = this.stratos.adminBasic
     const parts = asks.map(async ([nsid, params]) => {
       const response = await xrpcResponse(this.stratos.url, nsid, { params, authorization })
@@ -165,6 +168,29 @@ export class World implements AsyncDisposable {
     const hash = new Bun.SHA256()
     for (const bytes of await Promise.all(parts)) hash.update(bytes)
     return hash.digest('hex')
+  }
+
+  /** Whatever else they could change is compared at the end, by the rows of all tables. */
+  #looksAt(did: string): Readonly<Record<DoorClass, readonly Ask[]>> {
+    const repo: Ask = ['zone.stratos.sync.getRepo', { did }]
+    const members: Ask = ['zone.stratos.admin.listMembers', {}]
+    const uri = `at://${did}/${postCollection}/${ownRkey}`
+    return {
+      public: [repo],
+      optional: [repo],
+      appview: [repo],
+      user: [repo],
+      session: [members],
+      owner: [repo],
+      stream: [repo],
+      moderation: [
+        [getStatus, { uri }],
+        [getStatus, { did }],
+      ],
+      admin: [members],
+      page: [members],
+      once: [members],
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -194,9 +220,6 @@ export class World implements AsyncDisposable {
       cora: parseDid(this.actor('cora').did),
       cleo: parseDid(this.actor('cleo').did),
     })
-    const overdue = await DpopApp.of(this.stratos, 'bea', 'unbound')
-    await this.stored.seedOverdueKey(parseDid(this.actor('bea').did), overdue.key.thumbprint)
-    this.apps.set('overdue', overdue)
   }
 
   /** Sessions, keys and tokens as callers get them, and what became of some of them. */
@@ -232,6 +255,15 @@ export class World implements AsyncDisposable {
     })
   }
 
+  /** Whoever binds a key sweeps those whose time is over, so this one comes last. */
+  async #bindLongAgo(): Promise<void> {
+    await this.stratos.terminate()
+    const overdue = await DpopApp.of(this.stratos, 'bea', 'unbound')
+    await this.stored.seedOverdueKey(parseDid(this.actor('bea').did), overdue.key.thumbprint)
+    this.apps.set('overdue', overdue)
+    await this.stratos.run(this.#settings('listed'))
+  }
+
   async #operate(nsid: string, name: string): Promise<void> {
     const { did } = this.actor(name)
     const call = { input: { did }, authorization: this.stratos.adminBasic }
@@ -256,8 +288,28 @@ export class World implements AsyncDisposable {
       STRATOS_ALLOWED_APPVIEWS: views.map((name) => this.actor(name).did).join(','),
       STRATOS_MOD_SERVICE_DID: this.actor(isListed ? 'former-mod' : 'mod').did,
       STRATOS_TRUSTED_PROXIES: '127.0.0.1/32',
+      STRATOS_SYNC_TOKEN: this.syncSecret,
+      // Nothing is to be done in the background that would change what is stored.
       STRATOS_STUBS: 'off',
       LOG_LEVEL: 'debug',
     }
   }
+}
+
+/** A did:key of the right length whose x coordinate, 7, belongs to no point of either curve. */
+function noPoint(multicodec: readonly number[]): string {
+  const x = new Uint8Array(32)
+  x[31] = 7
+  return `did:key:${base58btc.encode(Uint8Array.from([...multicodec, 2, ...x]))}`
+}
+
+function webDocument(
+  did: string,
+  { wesKey, labelKey }: Readonly<Record<'wesKey' | 'labelKey', Secp256k1Keypair>>,
+): object {
+  const verificationMethod = [
+    method(did, 'atproto_label', labelKey.did()),
+    method(did, 'atproto', wesKey.did()),
+  ]
+  return { ...documentOf(did, { handle: 'wes.test' }), verificationMethod }
 }

@@ -4,7 +4,7 @@ import { exactAnswer } from '../kit/exact.ts'
 import { addressOf, postCollection, privatePost } from '../kit/post.ts'
 import type { Refusal } from '../kit/refusal.ts'
 import { type Answer, type Call, listOf, textOf } from '../kit/xrpc.ts'
-import { Readers } from './readers.ts'
+import { Readers } from '../api/readers.ts'
 
 setDefaultTimeout(60_000)
 
