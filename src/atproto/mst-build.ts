@@ -5,45 +5,57 @@ import { checkKey, keyHeight, MstError } from './mst-key.ts'
 import { type MstChild, type MstLeaf, MstNode } from './mst-node.ts'
 
 /**
- * The tree of sorted entries, made along its right edge; `undefined` of none.
- * @throws MstError when a key is not valid or not above the one before
+ * Makes a tree of entries that come one by one in the order of their keys, along its right edge, so
+ * that whoever brings many can rest between them. Memory holds the nodes, never a list of entries.
  */
-export function build(entries: Iterable<readonly [key: string, cid: CidBytes]>): MstChild {
-  const edges: Edge[] = []
-  let last = ''
-  for (const [key, cid] of entries) {
+export class MstBuilder {
+  /** By layer. What is to the left of them is finished. */
+  #edges: Edge[] = []
+  #last = ''
+
+  /** @throws MstError when the key is not valid or not above the one before */
+  add(key: string, cid: CidBytes): void {
     checkKey(key)
-    if (key <= last) throw new MstError('keys must be sorted and unique')
-    last = key
+    if (key <= this.#last) throw new MstError('keys must be sorted and unique')
+    this.#last = key
     const height = keyHeight(key)
-    while (edges.length <= height) edges.push({ leaves: [], children: [] })
-    const edge = edges[height]
+    while (this.#edges.length <= height) this.#edges.push({ leaves: [], children: [] })
+    const edge = this.#edges[height]
     assert(edge !== undefined, 'the edge reaches the height')
-    edge.children.push(close(edges, height))
+    edge.children.push(this.#close(height))
     edge.leaves.push({ key, cid })
   }
-  return close(edges, edges.length)
+
+  /** The root of all entries, undefined of none; then the builder is as new. */
+  finish(): MstChild {
+    const root = this.#close(this.#edges.length)
+    this.#edges = []
+    this.#last = ''
+    return root
+  }
+
+  /** Takes all that is open below `layer` off the edge, as one subtree. */
+  #close(layer: number): MstChild {
+    let below: MstChild
+    for (let at = 0; at < layer; at++) {
+      const edge = this.#edges[at]
+      assert(edge !== undefined, 'the edge reaches the layer')
+      if (edge.leaves.length === 0) {
+        below = lift(below, at)
+        continue
+      }
+      edge.children.push(below)
+      below = new MstNode(at, edge.leaves, edge.children)
+      // Hashed as it goes: to ask the root for its CID must not hash the whole tree at once.
+      void below.cid
+      this.#edges[at] = { leaves: [], children: [] }
+    }
+    return below
+  }
 }
 
 /** What is still open on one layer of the right edge: `children` lacks its last. */
 interface Edge {
   leaves: MstLeaf[]
   children: MstChild[]
-}
-
-/** Takes all that is open below `layer` off the edge, as one subtree. */
-function close(edges: Edge[], layer: number): MstChild {
-  let below: MstChild
-  for (let at = 0; at < layer; at++) {
-    const edge = edges[at]
-    assert(edge !== undefined, 'the edge reaches the layer')
-    if (edge.leaves.length === 0) {
-      below = lift(below, at)
-      continue
-    }
-    edge.children.push(below)
-    below = new MstNode(at, edge.leaves, edge.children)
-    edges[at] = { leaves: [], children: [] }
-  }
-  return below
 }

@@ -1,6 +1,6 @@
 import { assert } from '../lib/assert.ts'
 import { type CidBytes, equalCids } from './cid.ts'
-import { build } from './mst-build.ts'
+import { MstBuilder } from './mst-build.ts'
 import { insert, remove } from './mst-edit.ts'
 import { checkKey, keyHeight } from './mst-key.ts'
 import { type MstChild, type MstLeaf, MstNode } from './mst-node.ts'
@@ -30,7 +30,14 @@ export class Mst {
    * @throws MstError when a key is not valid or not above the one before
    */
   static fromSorted(entries: Iterable<readonly [key: string, cid: CidBytes]>): Mst {
-    const root = build(entries)
+    const builder = new MstBuilder()
+    for (const [key, cid] of entries) builder.add(key, cid)
+    return Mst.built(builder)
+  }
+
+  /** The tree of all that the builder was given. */
+  static built(builder: MstBuilder): Mst {
+    const root = builder.finish()
     return root === undefined ? Mst.empty : new Mst(root)
   }
 

@@ -10,6 +10,7 @@ import {
   equalCids,
   parseCid,
 } from '../../src/atproto/cid.ts'
+import { MstBuilder } from '../../src/atproto/mst-build.ts'
 import {
   commonPrefixLength,
   isValidMstKey,
@@ -63,6 +64,26 @@ describe('what does not fit is refused', () => {
   test('deleting a key that is not in the tree', () => {
     expect(() => Mst.empty.delete('a/a')).toThrow('in the tree')
     expect(() => Mst.empty.set('a/b', value).delete('a/a')).toThrow('in the tree')
+  })
+})
+
+describe('a builder', () => {
+  test('that refused a key still makes the tree of what it took', () => {
+    const builder = new MstBuilder()
+    builder.add('a/b', value)
+    for (const key of ['a/a', 'a/b', 'a']) expect(() => builder.add(key, value)).toThrow(MstError)
+    builder.add('a/c', value)
+    const kept = Mst.empty.set('a/b', value).set('a/c', value)
+    expect(Mst.built(builder).rootCid()).toEqual(kept.rootCid())
+  })
+
+  test('that has finished starts anew', () => {
+    const builder = new MstBuilder()
+    builder.add('a/b', value)
+    expect(Mst.built(builder).size).toBe(1)
+    expect(Mst.built(builder)).toBe(Mst.empty)
+    builder.add('a/a', value)
+    expect([...Mst.built(builder).entries()]).toEqual([['a/a', value]])
   })
 })
 
