@@ -9,7 +9,7 @@ import { doors } from './serve/doors.ts'
 import { allLexicons } from './serve/lexicons.ts'
 import { externalList, outside } from './serve/outside.ts'
 import { membership } from './serve/people.ts'
-import { startShards, type Threads } from './serve/shards.ts'
+import { startActors, type Threads } from './serve/shards.ts'
 import { openServiceSql, serviceKey, storesOver } from './serve/stores.ts'
 import { Background } from './service/background.ts'
 import { namedCollections } from './service/collections.ts'
@@ -18,7 +18,6 @@ import { OauthKeys } from './service/oauth-keys.ts'
 import { announceChanges } from './service/reconfigure.ts'
 import { SessionSecrets } from './service/session-secrets.ts'
 import type { WriteRules } from './service/write-op.ts'
-import type { ShardPool } from './shard/pool.ts'
 import { finishRemovals } from './store/actor-folder.ts'
 import { OauthKeyStore } from './store/oauth-key.ts'
 import { SessionSecretStore } from './store/session-secret.ts'
@@ -56,12 +55,12 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
   }
   finishRemovals(config.dataDir)
   await announceChanges({ ...config, serviceKey: key.did }, { store, log })
-  const pool = await startShards({ config, rules, docs, schemas }, around)
+  const actors = await startActors({ config, rules, docs, schemas }, around)
   const keys = isConfidential(config.publicUrl)
     ? await OauthKeys.open({ store: new OauthKeyStore(sql), now: Date.now, log })
     : undefined
   const secrets = await openSecrets(sql, log)
-  const call: ShardPool['call'] = (did, requestId, ask) => pool.call(did, requestId, ask)
+  const { call, bulk } = actors
   const eligibility = new Eligibility(config, { store, log, ...externalList(config, { sql, log }) })
   const remote = outside({ config, collections, store, keys, eligibility }, log)
   const base = {
@@ -73,6 +72,7 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
     keys,
     secrets,
     call,
+    bulk,
     eligibility,
     nonceSecret: await sharedSecret(sql, 'dpop nonces'),
     ...stores,
@@ -91,9 +91,8 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
     developmentMode: config.devMode,
     verifiers: { ES256K: k256.name, ES256: 'node:crypto' },
   })
-  const { dataDir } = config
   const { tokenSessions: sessions } = stores
-  const parts = { dataDir, clean, store, sessions, secrets, ...members, log }
+  const parts = { dataDir: config.dataDir, clean, store, sessions, secrets, ...members, log }
   const background = new Background(parts)
   return {
     stop: async () => {
@@ -101,7 +100,7 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
       const swept = await background.stop()
       await members.outbox.stop()
       await remote.oauth.stop()
-      await pool.close()
+      await actors.close()
       await store.end(swept)
     },
   }

@@ -1,37 +1,53 @@
 import { Schemas } from './atproto/lexicon.ts'
-import { createLog } from './lib/log.ts'
+import { Jobs } from './bulk/jobs.ts'
+import type { BulkBoot, BulkOrder, BulkSign } from './bulk/messages.ts'
+import { createLog, type LogFields, type LogLevel } from './lib/log.ts'
 import { Engine } from './shard/engine.ts'
 import type { ShardBoot, ShardMessage, WorkerOrder, WorkerSign } from './shard/messages.ts'
 
-// The entry of a shard's thread: the first message is its boot, the next ones are batches.
+// The entry of a thread: the first message is its boot, which says what it is for.
 declare const self: Worker
 
-let engine: Engine | undefined
+self.addEventListener(
+  'message',
+  ({ data }: MessageEvent<ShardBoot | BulkBoot>) => {
+    if (data.role === 'shard') serveShard(data)
+    else serveBulk(data)
+  },
+  { once: true },
+)
 
-self.addEventListener('message', ({ data }: MessageEvent<WorkerOrder>) => {
-  if (typeof data === 'string') engine?.receive(data)
-  else if ('close' in data) void close()
-  else {
-    engine = start(data)
-    say({ sign: 'ready' })
+function serveShard(boot: ShardBoot): void {
+  const log = logOf(boot.logLevel, { shard: boot.name })
+  const schemas = new Schemas(JSON.parse(boot.schemas))
+  const engine = new Engine(boot, { schemas, log, send: answer })
+  const close = async (): Promise<void> => {
+    await engine.close()
+    say({ sign: 'closed' })
   }
-})
-
-function start(boot: ShardBoot): Engine {
-  const log = createLog(boot.logLevel, (line) => process.stderr.write(`${line}\n`), {
-    shard: boot.name,
+  self.addEventListener('message', ({ data }: MessageEvent<WorkerOrder>) => {
+    if (typeof data === 'string') engine.receive(data)
+    else void close()
   })
-  return new Engine(boot, { schemas: new Schemas(JSON.parse(boot.schemas)), log, send })
+  say({ sign: 'ready' })
 }
 
-async function close(): Promise<void> {
-  await engine?.close()
-  say({ sign: 'closed' })
+function serveBulk(boot: BulkBoot): void {
+  const jobs = new Jobs(boot, { log: logOf(boot.logLevel, { thread: 'bulk' }), send })
+  self.addEventListener('message', ({ data }: MessageEvent<BulkOrder>) => jobs.receive(data))
 }
 
-function send(message: ShardMessage): void {
+function logOf(level: LogLevel, fields: LogFields) {
+  return createLog(level, (line) => process.stderr.write(`${line}\n`), fields)
+}
+
+function answer(message: ShardMessage): void {
   if (typeof message === 'string') self.postMessage(message)
   else self.postMessage(message, [message.bytes.buffer])
+}
+
+function send(sign: BulkSign): void {
+  self.postMessage(sign, 'piece' in sign ? [sign.piece.buffer] : [])
 }
 
 function say(sign: WorkerSign): void {

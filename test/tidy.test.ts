@@ -20,6 +20,7 @@ const rooms = [
   ['store', 'remote'],
   ['service', 'indexer'],
   ['config'],
+  ['bulk'],
   ['shard'],
   ['api', 'appview', 'cli'],
   ['serve'],

@@ -1,64 +1,67 @@
 import { overloaded } from '../atproto/errors.ts'
-import type { Did } from '../atproto/syntax.ts'
-import { exportBytesMax } from '../service/calls.ts'
 
-/** Whole repos that were read and not yet sent, bounded: a client may take its time. */
+/** Bounds what is sent in long streams: so many at once of a caller, and of all callers. */
 export class Exports {
-  readonly #sending = new Set<Did>()
-  #bytes = 0
+  readonly #byCaller = new Map<string, number>()
+  #count = 0
 
   /**
-   * The bytes of `make`, in pieces, as fast as the client takes them.
-   * @throws XrpcError 503 while another export of this repo, or too many in all, are being sent
+   * The stream that `make` opens, counted until it has ended.
+   * @throws XrpcError 503 while this caller, or all together, have as many as they may
    */
   async stream(
-    did: Did,
-    make: () => Promise<Uint8Array<ArrayBuffer>>,
+    caller: string,
+    make: () => Promise<ReadableStream<Uint8Array>>,
   ): Promise<ReadableStream<Uint8Array>> {
-    if (this.#sending.has(did)) throw overloaded('this repo is being exported already, try again')
-    if (this.#bytes + exportBytesMax > sendingBytesMax)
-      throw overloaded('too many exports at once, try again')
-    this.#sending.add(did)
-    // Room for the largest is taken before it is known how large this one is.
-    this.#bytes += exportBytesMax
-    let bytes: Uint8Array<ArrayBuffer>
-    try {
-      bytes = await make()
-    } catch (error) {
-      this.#sending.delete(did)
-      throw error
-    } finally {
-      this.#bytes -= exportBytesMax
-    }
-    const { length } = bytes
-    this.#bytes += length
+    const own = this.#byCaller.get(caller) ?? 0
+    if (own >= ofCallerMax) throw overloaded('you are reading several whole repos already')
+    if (this.#count >= togetherMax) throw overloaded('too many exports at once, try again')
+    this.#byCaller.set(caller, own + 1)
+    this.#count += 1
     let held = true
     const release = (): void => {
       // A stream may end and be cancelled, too; only the first counts.
       if (!held) return
       held = false
-      this.#sending.delete(did)
-      this.#bytes -= length
+      this.#count -= 1
+      const left = (this.#byCaller.get(caller) ?? 1) - 1
+      if (left === 0) this.#byCaller.delete(caller)
+      else this.#byCaller.set(caller, left)
     }
-    return pieces(bytes, release)
+    try {
+      return releasing(await make(), release)
+    } catch (error) {
+      release()
+      throw error
+    }
   }
 }
 
-/** Bytes of all exports that are being read or sent. */
-const sendingBytesMax = 3 * exportBytesMax
-const pieceBytes = 256 * 1024
+const ofCallerMax = 3
+const togetherMax = 12
 
-function pieces(bytes: Uint8Array<ArrayBuffer>, release: () => void): ReadableStream<Uint8Array> {
-  let sent = 0
-  return new ReadableStream<Uint8Array>({
-    pull: (controller) => {
-      const piece = bytes.subarray(sent, sent + pieceBytes)
-      sent += piece.length
-      if (piece.length > 0) controller.enqueue(piece)
-      if (sent < bytes.length) return
-      controller.close()
-      release()
+function releasing(
+  stream: ReadableStream<Uint8Array>,
+  release: () => void,
+): ReadableStream<Uint8Array> {
+  const reader = stream.getReader()
+  return new ReadableStream<Uint8Array>(
+    {
+      pull: async (controller) => {
+        try {
+          const { value, done } = await reader.read()
+          if (!done) return controller.enqueue(value)
+          controller.close()
+        } catch (error) {
+          controller.error(error)
+        }
+        release()
+      },
+      cancel: async (reason) => {
+        release()
+        await reader.cancel(reason)
+      },
     },
-    cancel: release,
-  })
+    { highWaterMark: 0 },
+  )
 }

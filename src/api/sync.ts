@@ -1,6 +1,8 @@
 import { XrpcError } from '../atproto/errors.ts'
-import { type Did, parseDid } from '../atproto/syntax.ts'
+import { type Did, parseDid, parseTid } from '../atproto/syntax.ts'
+import type { Bulk } from '../bulk/bulk.ts'
 import type { CallActor } from '../service/calls.ts'
+import type { View } from '../store/actor.ts'
 import { type AccessFacts, findsRepo, grantOf, repoTakendown } from './caller.ts'
 import { Exports } from './exports.ts'
 import { text } from './members.ts'
@@ -9,15 +11,17 @@ import type { Method } from './xrpc.ts'
 
 /** Whole repos, for those who may see all of one. @see protocol.md, section 6 */
 export function syncMethods(
-  parts: AccessFacts & { readonly call: CallActor },
+  parts: AccessFacts & { readonly call: CallActor; readonly bulk: Bulk },
 ): Record<string, Method> {
-  const { enrollments, takedowns, call } = parts
+  const { enrollments, takedowns, call, bulk } = parts
   const exports = new Exports()
   return {
     'zone.stratos.sync.getRepo': {
       audience: 'anyone',
       handle: async ({ params, caller, requestId }) => {
         const did = parseDid(text(params, 'did') ?? '')
+        const sinceText = text(params, 'since')
+        const since = sinceText === undefined ? undefined : parseTid(sinceText)
         if (caller.kind === 'anonymous') throw unauthorized('AuthMissing', 'a repo has an owner')
         if (caller.kind === 'user' && caller.did !== did) {
           throw new XrpcError(403, 'Forbidden', 'a whole repo is for its owner')
@@ -31,10 +35,11 @@ export function syncMethods(
         if (repo && caller.kind === 'service') throw repoNotFound(did)
         if (repo && caller.kind !== 'admin') throw repoTakendown()
         const boundaries = caller.kind === 'service' ? grantOf(caller, enrollments) : 'all'
-        const ask = { kind: 'export', view: { boundaries, except } } as const
+        const view: View = { boundaries, except }
+        const settled = () => call(did, requestId, { kind: 'settle' })
         const stream = await exports.stream(
-          did,
-          async () => (await call(did, requestId, ask)).bytes,
+          caller.kind === 'admin' ? 'admin' : caller.did,
+          async () => await bulk.export({ did, view, since }, settled),
         )
         return { body: { stream, type: 'application/vnd.ipld.car' } }
       },

@@ -34,3 +34,26 @@ export function invalidRequest(message: string): XrpcError {
 export function overloaded(message: string): XrpcError {
   return new XrpcError(503, 'Overloaded', message, { headers: { 'retry-after': '1' } })
 }
+
+/** A refusal as plain data, for the way from one thread to another. */
+export interface Fault extends Pick<
+  XrpcError,
+  'status' | 'error' | 'message' | 'headers' | 'fields'
+> {}
+
+export function faultOf({ status, error, message, headers, fields }: XrpcError): Fault {
+  return { status, error, message, headers, fields }
+}
+
+export function refusalFrom({ status, error, message, headers, fields }: Fault): XrpcError {
+  return new XrpcError(status, error, message, { headers, fields })
+}
+
+/** What a caller is told of a fault of ours; the log has the rest. */
+export const internalFault: Fault = {
+  status: 500,
+  error: 'InternalServerError',
+  message: 'Internal Server Error',
+  headers: {},
+  fields: {},
+}

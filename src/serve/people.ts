@@ -1,12 +1,14 @@
 import type { ServiceKey } from '../atproto/keys.ts'
 import type { Schemas } from '../atproto/lexicon.ts'
 import type { Did, Nsid } from '../atproto/syntax.ts'
+import type { Bulk } from '../bulk/bulk.ts'
 import type { Config } from '../config.ts'
 import type { Log } from '../lib/log.ts'
 import { Lru } from '../lib/lru.ts'
 import { missingScopes } from '../remote/oauth-client.ts'
 import type { OAuth } from '../remote/oauth.ts'
 import { Pds } from '../remote/pds.ts'
+import type { CallActor } from '../service/calls.ts'
 import { Departures } from '../service/departure.ts'
 import type { Eligibility } from '../service/eligibility.ts'
 import { Enrollments } from '../service/enrollment.ts'
@@ -17,7 +19,6 @@ import { Outbox } from '../service/outbox.ts'
 import type { SessionSecrets } from '../service/session-secrets.ts'
 import { StubSwitch } from '../service/stub-switch.ts'
 import type { WriteRules } from '../service/write-op.ts'
-import type { ShardPool } from '../shard/pool.ts'
 import type { Outside } from './outside.ts'
 import type { Stores } from './stores.ts'
 
@@ -36,7 +37,8 @@ export interface Base extends Stores, Outside {
   readonly eligibility: Eligibility
   /** By which DPoP nonces are made and known again. */
   readonly nonceSecret: Uint8Array
-  readonly call: ShardPool['call']
+  readonly call: CallActor
+  readonly bulk: Bulk
 }
 
 export type People = ReturnType<typeof membership>

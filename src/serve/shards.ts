@@ -1,10 +1,12 @@
 import { availableParallelism } from 'node:os'
 import type { LexiconDoc } from '@atproto/lexicon'
 import type { Schemas } from '../atproto/lexicon.ts'
+import { Bulk } from '../bulk/bulk.ts'
 import type { Config } from '../config.ts'
 import { descriptorLimit, handlesWithin } from '../lib/descriptors.ts'
 import { folder } from '../lib/embed.macro.ts' with { type: 'macro' }
 import type { Log } from '../lib/log.ts'
+import type { CallActor } from '../service/calls.ts'
 import type { WriteRules } from '../service/write-op.ts'
 import type { ShardBoot } from '../shard/messages.ts'
 import { ShardPool } from '../shard/pool.ts'
@@ -16,7 +18,38 @@ export interface Threads {
   readonly died: (name: string, error: unknown) => void
 }
 
-export async function startShards(
+/** Whoever owns actors, and the thread of long jobs. */
+export interface ActorThreads {
+  readonly call: CallActor
+  readonly bulk: Bulk
+  /** Finishes what runs and closes the databases. */
+  close(): Promise<void>
+}
+
+export async function startActors(
+  made: { config: Config; rules: WriteRules; docs: readonly LexiconDoc[]; schemas: Schemas },
+  around: Threads & { readonly log: Log },
+): Promise<ActorThreads> {
+  const pool = await startShards(made, around)
+  const bulk = startBulk(made.config, around)
+  return {
+    bulk,
+    call: async (did, requestId, ask) => {
+      if (ask.kind !== 'leave') return await pool.call(did, requestId, ask)
+      // Before, so that nothing holds a departure up, and after, as the repo is closed only then.
+      bulk.stop(did)
+      const answer = await pool.call(did, requestId, ask)
+      bulk.stop(did)
+      return answer
+    },
+    close: async () => {
+      await bulk.close()
+      await pool.close()
+    },
+  }
+}
+
+async function startShards(
   made: { config: Config; rules: WriteRules; docs: readonly LexiconDoc[]; schemas: Schemas },
   { log, startWorker, died }: Threads & { readonly log: Log },
 ): Promise<ShardPool> {
@@ -29,6 +62,7 @@ export async function startShards(
   const handles = actorHandles(config, log)
   const boots = Array.from({ length: lanes }, (_, index): ShardBoot => {
     return {
+      role: 'shard',
       name: `shard-${index}`,
       dataDir: config.dataDir,
       synchronous: config.synchronous,
@@ -45,6 +79,14 @@ export async function startShards(
   const [first] = boots
   if (count === 0 && first !== undefined) return ShardPool.inline(first, { schemas, log })
   return await ShardPool.inWorkers(boots, { start: startWorker, died })
+}
+
+function startBulk(
+  { dataDir, logLevel, shards }: Config,
+  { log, ...threads }: Threads & { readonly log: Log },
+): Bulk {
+  const boot = { role: 'bulk', dataDir, logLevel } as const
+  return shards === 0 ? Bulk.inline(boot, log) : Bulk.inWorker(boot, threads)
 }
 
 /** The databases of actors share the process's descriptors with sockets. */

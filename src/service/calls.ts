@@ -34,8 +34,8 @@ export type ActorCall =
   | { readonly kind: 'targets'; readonly uris: readonly AtUri[]; readonly view: View }
   /** Collections with a record that `view` may see. */
   | { readonly kind: 'collections'; readonly view: View }
-  /** The whole repo; of the records that `view` may not see the CIDs, not the content. */
-  | { readonly kind: 'export'; readonly view: View }
+  /** All that was acknowledged stands in the database after this, for others to read there. */
+  | { readonly kind: 'settle' }
   | { readonly kind: 'queue'; readonly outbox: readonly OutboxEntry[] }
   | { readonly kind: 'outbox'; readonly limit: number }
   /** What the outbox holds, with `parkedMax` of the rows that were given up. */
@@ -113,7 +113,7 @@ export interface ActorAnswers {
   hydrate: HydrateAnswer
   targets: { readonly boundaries: Targets }
   collections: { readonly collections: readonly Nsid[] }
-  export: { readonly bytes: Uint8Array<ArrayBuffer> }
+  settle: { readonly signingKey: string }
   queue: Record<string, never>
   outbox: { readonly rows: readonly OutboxRow[]; readonly budget?: Budget }
   'outbox-state': OutboxState
@@ -127,9 +127,6 @@ export interface ActorAnswers {
   stay: Record<string, never>
   erase: Record<string, never>
 }
-
-/** Content of the records of a repo that is exported in one answer. */
-export const exportBytesMax = 32 * 1024 * 1024
 
 /** Asks the owner of an actor, wherever it runs. */
 export type CallActor = <Call extends ActorCall>(

@@ -269,7 +269,7 @@ export class Actors {
 
 /** Databases of before there were backlinks have none for what was written then. */
 async function relink(store: ActorStore): Promise<void> {
-  const records = await store.blocks('all')
+  const records = await store.blocks()
   await store.relink(records.map(({ uri, content }) => ({ uri, links: linksOf(decode(content)) })))
 }
 

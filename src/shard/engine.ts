@@ -1,5 +1,5 @@
 import type { Schemas } from '../atproto/lexicon.ts'
-import { XrpcError } from '../atproto/errors.ts'
+import { type Fault, faultOf, internalFault, XrpcError } from '../atproto/errors.ts'
 import { unreachable } from '../lib/assert.ts'
 import type { Did } from '../atproto/syntax.ts'
 import type { Log } from '../lib/log.ts'
@@ -7,7 +7,7 @@ import { Turns } from '../lib/turns.ts'
 import type { ActorAnswers } from '../service/calls.ts'
 import { Journal } from '../store/journal.ts'
 import { Actors } from './actors.ts'
-import type { ShardBoot, ShardError, ShardMessage, ShardReply, ShardRequest } from './messages.ts'
+import type { ShardBoot, ShardMessage, ShardReply, ShardRequest } from './messages.ts'
 import { Outboxes } from './outboxes.ts'
 import { Reads } from './reads.ts'
 import { joinReplies, unpackedReply } from './replies.ts'
@@ -46,7 +46,7 @@ export class Engine {
     const { schemas, log } = parts
     const journal = new Journal({ ...boot, log })
     this.#journal = journal
-    this.#reads = new Reads(this.#actors, repos, turns)
+    this.#reads = new Reads(this.#actors)
     this.#writes = new Writes(this.#actors, repos, { boot, journal, schemas, turns })
     this.#outboxes = new Outboxes(this.#actors, turns, boot.rules)
   }
@@ -111,8 +111,8 @@ export class Engine {
         return {
           collections: await this.#actors.use(did, ({ store }) => store.collections(request.view)),
         }
-      case 'export':
-        return { bytes: await this.#reads.export(did, request.view) }
+      case 'settle':
+        return await this.#reads.settle(did)
       case 'queue':
         return await this.#outboxes.queue(did, request.outbox)
       case 'outbox':
@@ -143,13 +143,10 @@ export class Engine {
     return {}
   }
 
-  #refusal(error: unknown, { did, kind, requestId }: ShardRequest): ShardError {
-    if (error instanceof XrpcError) {
-      const { status, error: name, message, headers } = error
-      return { status, error: name, message, headers }
-    }
+  #refusal(error: unknown, { did, kind, requestId }: ShardRequest): Fault {
+    if (error instanceof XrpcError) return faultOf(error)
     this.#log.error('shard.request.failed', { did, kind, requestId, error })
-    return internalError
+    return internalFault
   }
 
   #reply(reply: ShardReply): void {
@@ -182,10 +179,3 @@ export class Engine {
 /** Replies that wait at most for others of their tick before they are sent. */
 const repliesMax = 16
 const repliesBytesMax = 1024 * 1024
-
-const internalError: ShardError = {
-  status: 500,
-  error: 'InternalServerError',
-  message: 'Internal Server Error',
-  headers: {},
-}

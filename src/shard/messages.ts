@@ -1,3 +1,4 @@
+import type { Fault } from '../atproto/errors.ts'
 import type { Did } from '../atproto/syntax.ts'
 import type { LogLevel } from '../lib/log.ts'
 import type { ActorAnswers, ActorCall } from '../service/calls.ts'
@@ -7,6 +8,7 @@ import type { Synchronous } from '../store/sqlite.ts'
 
 /** What a shard needs to know once, at its start. */
 export interface ShardBoot {
+  readonly role: 'shard'
   readonly name: string
   readonly dataDir: string
   readonly synchronous: Synchronous
@@ -33,14 +35,7 @@ export type ShardRequest = ActorCall & {
 /** One reply of the batch that a shard sends back; `id` is the request's. */
 export type ShardReply =
   | { readonly id: number; readonly ok: ActorAnswers[keyof ActorAnswers] }
-  | { readonly id: number; readonly error: ShardError }
-
-export interface ShardError {
-  readonly status: number
-  readonly error: string
-  readonly message: string
-  readonly headers: Readonly<Record<string, string>>
-}
+  | { readonly id: number; readonly error: Fault }
 
 /** Replies travel as one text a batch, see `joinReplies`; bytes travel alone. */
 export type ShardMessage = string | { readonly id: number; readonly bytes: Uint8Array<ArrayBuffer> }
@@ -50,5 +45,5 @@ export interface WorkerSign {
   readonly sign: 'ready' | 'closed'
 }
 
-/** What a worker is told: its boot first, then batches, in the end to close. */
-export type WorkerOrder = ShardBoot | string | { readonly close: true }
+/** What a worker is told after its boot: batches, and in the end to close. */
+export type WorkerOrder = string | { readonly close: true }

@@ -1,4 +1,4 @@
-import { overloaded, XrpcError } from '../atproto/errors.ts'
+import { overloaded, refusalFrom } from '../atproto/errors.ts'
 import type { Schemas } from '../atproto/lexicon.ts'
 import type { Did } from '../atproto/syntax.ts'
 import { assert } from '../lib/assert.ts'
@@ -97,7 +97,7 @@ const limited: ReadonlySet<ActorCall['kind']> = new Set([
   'hydrate',
   'targets',
   'collections',
-  'export',
+  'settle',
 ])
 
 function counterOf(did: Did, kind: ActorCall['kind']): string {
@@ -166,8 +166,7 @@ class Shard {
       const waiting = this.#settle(reply.id)
       if ('ok' in reply) waiting?.resolve(reply.ok)
       else {
-        const { status, error, message: text, headers } = reply.error
-        waiting?.reject(new XrpcError(status, error, text, { headers }))
+        waiting?.reject(refusalFrom(reply.error))
       }
     }
   }
@@ -231,7 +230,7 @@ class WorkerLane implements Lane {
       if (!this.#closing) parts.died(boot.name, 'the thread ended')
       this.#closed.resolve()
     })
-    this.#order(boot)
+    this.#worker.postMessage(boot)
   }
 
   post(batch: string): void {

@@ -1,37 +1,24 @@
-import { carBlock, carHeader } from '../atproto/car.ts'
-import { type Cid, cidMatches, cidToBytes } from '../atproto/cid.ts'
+import type { Cid } from '../atproto/cid.ts'
 import { decode } from '../atproto/cbor.ts'
 import { type DataObject, isDataObject } from '../atproto/data.ts'
-import { XrpcError } from '../atproto/errors.ts'
 import { type AtUri, type Did, recordUri } from '../atproto/syntax.ts'
 import { assert } from '../lib/assert.ts'
 import { Lru } from '../lib/lru.ts'
-import type { Turns } from '../lib/turns.ts'
 import { boundaryNames } from '../service/boundary.ts'
-import {
-  type ActorAnswers,
-  exportBytesMax,
-  type ListCall,
-  type ReadCall,
-} from '../service/calls.ts'
+import type { ActorAnswers, ListCall, ReadCall } from '../service/calls.ts'
 import type { Targets } from '../service/targets.ts'
 import type { FoundRecord, View } from '../store/actor.ts'
 import type { HydrateQuery } from '../store/actor-hydrate.ts'
-import type { Actors, OpenActor } from './actors.ts'
-import { RepoCorrupt, type Repos } from './repos.ts'
+import type { Actors } from './actors.ts'
 
 /** Reads of the actors of one shard, each with the eyes of its caller. */
 export class Reads {
   readonly #actors: Actors
-  readonly #repos: Repos
-  readonly #turns: Turns<Did>
   /** JSON of the content of records by its CID, which is its hash: whose records, is no matter. */
   #values = new Lru<Cid, string>(valueCharsMax)
 
-  constructor(actors: Actors, repos: Repos, turns: Turns<Did>) {
+  constructor(actors: Actors) {
     this.#actors = actors
-    this.#repos = repos
-    this.#turns = turns
   }
 
   async record(did: Did, call: ReadCall): Promise<ActorAnswers['read']> {
@@ -77,16 +64,12 @@ export class Reads {
     })
   }
 
-  /**
-   * The whole repo as a CAR: commit, then tree nodes, then records. The tree names records that
-   * `view` may not see, too, but their content is not there unless another record has the same.
-   * @throws XrpcError 413 when the records are more than fit into one answer
-   */
-  async export(did: Did, view: View): Promise<Uint8Array<ArrayBuffer>> {
-    // In the actor's turn no write comes between the reads of head, tree and blocks.
-    return await this.#turns.run(did, () =>
-      this.#actors.use(did, (actor) => this.#car(actor, view)),
-    )
+  /** Brings all that was acknowledged to where other threads can read it. */
+  async settle(did: Did): Promise<ActorAnswers['settle']> {
+    return await this.#actors.use(did, async ({ behind, key }) => {
+      behind.catchUp()
+      return { signingKey: key.did }
+    })
   }
 
   /** What this keeps of the content of records goes, for good. */
@@ -118,34 +101,6 @@ export class Reads {
     const value = JSON.stringify(object(content))
     this.#values.set(cid, value, value.length)
     return value
-  }
-
-  async #car(actor: OpenActor, view: View): Promise<Uint8Array<ArrayBuffer>> {
-    const bytes = await actor.store.contentBytes()
-    if (bytes > exportBytesMax) {
-      throw new XrpcError(
-        413,
-        'RepoTooLarge',
-        `the records of this repo have ${bytes} bytes, an export at most ${exportBytesMax}`,
-      )
-    }
-    const tree = await this.#repos.tree(actor)
-    const head = await actor.store.head()
-    assert(head !== undefined, 'an open actor has a head')
-    const commit = cidToBytes(head.cid)
-    const parts = [carHeader(commit), carBlock(commit, head.commit)]
-    for (const node of tree.nodes()) parts.push(carBlock(node.cid, node.bytes))
-    const put = new Set<Cid>()
-    for (const block of await actor.store.blocks(view)) {
-      const cid = cidToBytes(block.cid)
-      if (!cidMatches(cid, block.content)) {
-        throw new RepoCorrupt(`the content of ${block.cid} of ${actor.did} was altered`)
-      }
-      // Records of the same content share a block.
-      if (!put.has(block.cid)) parts.push(carBlock(cid, block.content))
-      put.add(block.cid)
-    }
-    return Bun.concatArrayBuffers(parts, Number.POSITIVE_INFINITY, true)
   }
 }
 

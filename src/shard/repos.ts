@@ -4,6 +4,7 @@ import { Mst } from '../atproto/mst.ts'
 import type { Did } from '../atproto/syntax.ts'
 import { assert } from '../lib/assert.ts'
 import { Lru } from '../lib/lru.ts'
+import { RepoCorrupt } from '../store/repo-corrupt.ts'
 import type { OpenActor } from './actors.ts'
 
 /** The decoded trees of one shard, bounded by their estimated bytes. */
@@ -44,11 +45,6 @@ export class Repos {
 
 /** Records of a tree that is built in some 1.5 ms, not much longer than a database takes to open. */
 const smallRecordsMax = 1_000
-
-/** The rows of an actor do not make the tree that its newest commit signs, or not its blocks. */
-export class RepoCorrupt extends Error {
-  override readonly name = 'RepoCorrupt'
-}
 
 async function rebuild({ did, store, key }: OpenActor): Promise<Mst> {
   const head = await store.head()

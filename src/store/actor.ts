@@ -161,13 +161,11 @@ export class ActorStore {
     return rows.map(({ name }) => name)
   }
 
-  /** The records that `view` may see, in the order of the tree. */
-  async blocks(view: View): Promise<{ uri: AtUri; cid: Cid; content: Uint8Array }[]> {
-    const condition = visible(view, 1)
+  /** All records, in the order of the tree. */
+  async blocks(): Promise<{ uri: AtUri; cid: Cid; content: Uint8Array }[]> {
     return await this.#sql.all(
       `select r.uri, r.cid, b.content from stratos_record r
-        join stratos_repo_block b on b.id = r."blockId" where ${condition.sql} order by r.uri`,
-      ...condition.args,
+        join stratos_repo_block b on b.id = r."blockId" order by r.uri`,
     )
   }
 
@@ -194,13 +192,6 @@ export class ActorStore {
       ...inserts,
       { sql: `delete from stratos_due where name = 'backlinks'`, args: [] },
     ])
-  }
-
-  async contentBytes(): Promise<number> {
-    const [row] = await this.#sql.all<{ bytes: number }>(
-      'select coalesce(sum(length(content)), 0) as bytes from stratos_repo_block',
-    )
-    return row?.bytes ?? 0
   }
 
   async close(): Promise<void> {

@@ -57,6 +57,12 @@ export class Sqlite implements Sql {
     return this.#prepare(sql).all(...args) as Row[]
   }
 
+  /** As `query`, a row at a time: for what is too much to be held at once. */
+  each<Row>(sql: string, ...args: readonly SqlValue[]): IterableIterator<Row> {
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- see `Sql`
+    return this.#prepare(sql).iterate(...args) as IterableIterator<Row>
+  }
+
   async run(batch: readonly Statement[]): Promise<void> {
     this.store(batch, this.#synchronous)
   }

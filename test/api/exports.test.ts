@@ -1,64 +1,76 @@
-import { expect, test } from 'bun:test'
+import { describe, expect, test } from 'bun:test'
 import { Exports } from '../../src/api/exports.ts'
-import { parseDid } from '../../src/atproto/syntax.ts'
 import { failureOf } from '../kit/wait.ts'
 
-const did = (name: string) => parseDid(`did:plc:${name}`)
-const mebibyte = 1024 * 1024
-const bytesOf = (length: number) => async () => new Uint8Array(length).fill(7)
+const overloaded = { status: 503, error: 'Overloaded' }
 
-test('a second export of a repo is refused while the first is being sent', async () => {
+/** A stream of so many pieces of one byte. */
+const pieces = (count: number) => async () => {
+  let left = count
+  return new ReadableStream<Uint8Array>({
+    pull: (controller) => {
+      if (left-- > 0) controller.enqueue(new Uint8Array([7]))
+      else controller.close()
+    },
+  })
+}
+
+const broken = (error: Error) => async () =>
+  new ReadableStream<Uint8Array>({ pull: (controller) => controller.error(error) })
+
+test('a caller reads three repos at once, and no fourth', async () => {
   const exports = new Exports()
-  await exports.stream(did('alice'), bytesOf(mebibyte))
-  const refusal = await failureOf(exports.stream(did('alice'), bytesOf(mebibyte)))
-  expect(refusal).toMatchObject({ status: 503, error: 'Overloaded' })
+  for (let index = 0; index < 3; index++) await exports.stream('alice', pieces(1))
+  expect(await failureOf(exports.stream('alice', pieces(1)))).toMatchObject(overloaded)
+  expect(await failureOf(exports.stream('bob', pieces(1)))).toBeUndefined()
 })
 
-test('so are exports of others once too many bytes wait for slow clients', async () => {
+test('all callers together read twelve', async () => {
   const exports = new Exports()
-  await exports.stream(did('alice'), bytesOf(40 * mebibyte))
-  await exports.stream(did('bob'), bytesOf(40 * mebibyte))
-  const refusal = await failureOf(exports.stream(did('carol'), bytesOf(1)))
-  expect(refusal).toMatchObject({ status: 503, error: 'Overloaded' })
+  for (let index = 0; index < 12; index++) await exports.stream(`caller ${index}`, pieces(1))
+  expect(await failureOf(exports.stream('one more', pieces(1)))).toMatchObject(overloaded)
 })
 
-test('exports that are still being read count, too', async () => {
+test('exports that are still being opened count, too', async () => {
   const exports = new Exports()
-  const reading = Promise.withResolvers<Uint8Array<ArrayBuffer>>()
-  const begun = ['alice', 'bob', 'carol'].map((name) =>
-    exports.stream(did(name), () => reading.promise),
-  )
-  const refusal = await failureOf(exports.stream(did('dan'), bytesOf(1)))
-  expect(refusal).toMatchObject({ status: 503, error: 'Overloaded' })
-  reading.resolve(new Uint8Array(1))
-  for (const stream of await Promise.all(begun)) await new Response(stream).bytes()
-  expect(await failureOf(exports.stream(did('dan'), bytesOf(1)))).toBeUndefined()
-})
-
-test('an export that was sent, cancelled or failed makes room', async () => {
-  const exports = new Exports()
-  const sent = await exports.stream(did('alice'), bytesOf(70 * mebibyte))
-  expect((await new Response(sent).bytes()).length).toBe(70 * mebibyte)
-  const cancelled = await exports.stream(did('alice'), bytesOf(70 * mebibyte))
-  await cancelled.cancel()
-  const broken = async () => {
-    throw new Error('the shard refused')
+  const opening = Promise.withResolvers<ReadableStream<Uint8Array>>()
+  const begun = [1, 2, 3].map(() => exports.stream('alice', () => opening.promise))
+  expect(await failureOf(exports.stream('alice', pieces(1)))).toMatchObject(overloaded)
+  opening.reject(new Error('the owner refused'))
+  for (const one of begun) {
+    expect(await failureOf(one)).toHaveProperty('message', 'the owner refused')
   }
-  expect(await failureOf(exports.stream(did('alice'), broken))).toHaveProperty(
-    'message',
-    'the shard refused',
-  )
-  const last = await exports.stream(did('alice'), bytesOf(3))
-  expect(await new Response(last).bytes()).toEqual(new Uint8Array([7, 7, 7]))
+  expect(await failureOf(exports.stream('alice', pieces(1)))).toBeUndefined()
 })
 
-test('an export that is cancelled after its end makes no room that the next one has', async () => {
+describe('an export makes room, and once only,', () => {
+  type Stream = ReadableStream<Uint8Array>
+  const ends: Readonly<Record<string, (stream: Stream) => Promise<unknown>>> = {
+    'when it was sent': async (stream) =>
+      expect(await new Response(stream).bytes()).toEqual(new Uint8Array([7, 7])),
+    'when it is cancelled': async (stream) => await stream.cancel(),
+    'when it is cancelled after its end': async (stream) => {
+      const reader = stream.getReader()
+      while (!(await reader.read()).done);
+      await reader.cancel()
+    },
+  }
+  for (const [how, end] of Object.entries(ends)) {
+    test(how, async () => {
+      const exports = new Exports()
+      await exports.stream('alice', pieces(2))
+      await exports.stream('alice', pieces(2))
+      await end(await exports.stream('alice', pieces(2)))
+      await exports.stream('alice', pieces(2))
+      expect(await failureOf(exports.stream('alice', pieces(2)))).toMatchObject(overloaded)
+    })
+  }
+})
+
+test('what breaks off says so to whoever reads it, and makes room', async () => {
   const exports = new Exports()
-  // Its only piece waits for a client who never takes it.
-  const first = await exports.stream(did('alice'), bytesOf(1))
-  await Bun.sleep(0)
-  await exports.stream(did('alice'), bytesOf(mebibyte))
-  await first.cancel()
-  const refusal = await failureOf(exports.stream(did('alice'), bytesOf(1)))
-  expect(refusal).toMatchObject({ status: 503, error: 'Overloaded' })
+  for (let index = 0; index < 5; index++) {
+    const stream = await exports.stream('alice', broken(new Error('cut')))
+    expect(await failureOf(stream.getReader().read())).toHaveProperty('message', 'cut')
+  }
 })

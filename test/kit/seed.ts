@@ -63,6 +63,7 @@ export async function seed(dataDir: string, serviceDid: string, people: readonly
 /** A shard that keeps to the rules of one service. */
 export function seedBoot(dataDir: string, serviceDid: string): ShardBoot {
   return {
+    role: 'shard',
     name: 'seed',
     dataDir,
     synchronous: 'normal',

@@ -28,7 +28,7 @@ describe.each(kinds)('%s', (kind) => {
       { kind: 'read', collection, rkey, view: 'all' },
       { kind: 'list', collection, limit: 10, order: 'ascending', view: 'all' },
       { kind: 'targets', uris: [], view: 'all' },
-      { kind: 'export', view: 'all' },
+      { kind: 'settle' },
       { kind: 'queue', outbox: [] },
       { kind: 'outbox', limit: 1 },
       { kind: 'report', row, outcome: { kind: 'settled', pdsCid: null }, budget },

@@ -2,14 +2,23 @@ import { createHash, randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import { verifyRepoCar } from '@atproto/repo'
 import type { Cid } from '../../src/atproto/cid.ts'
+import { Bulk } from '../../src/bulk/bulk.ts'
 import { Schemas } from '../../src/atproto/lexicon.ts'
 import { schemaDocs } from '../../src/atproto/schemas.ts'
-import { type AtUri, type Did, type Nsid, parseDid, parseRkey } from '../../src/atproto/syntax.ts'
+import {
+  type AtUri,
+  type Did,
+  type Nsid,
+  parseDid,
+  parseRkey,
+  type Tid,
+} from '../../src/atproto/syntax.ts'
 import { createLog } from '../../src/lib/log.ts'
 import type { WriteCall } from '../../src/service/write.ts'
 import type { WriteOp } from '../../src/service/write-op.ts'
 import type { ShardBoot } from '../../src/shard/messages.ts'
 import { ShardPool } from '../../src/shard/pool.ts'
+import type { View } from '../../src/store/actor.ts'
 import { seedBoot } from '../kit/seed.ts'
 import { a, b, collection, post, serviceDid } from '../service/posts.ts'
 
@@ -20,13 +29,17 @@ export type Kind = (typeof kinds)[number]
 /** A pool, what its engine logged (inline only), and workers that ended by themselves. */
 export class House {
   readonly pool: ShardPool
+  readonly bulk: Bulk
   readonly dataDir: string
   readonly log: string[]
   readonly died: string[]
   readonly workers: readonly Worker[]
 
-  private constructor(parts: Pick<House, 'pool' | 'dataDir' | 'log' | 'died' | 'workers'>) {
+  private constructor(
+    parts: Pick<House, 'pool' | 'bulk' | 'dataDir' | 'log' | 'died' | 'workers'>,
+  ) {
     this.pool = parts.pool
+    this.bulk = parts.bulk
     this.dataDir = parts.dataDir
     this.log = parts.log
     this.died = parts.died
@@ -44,19 +57,23 @@ export class House {
       ...one,
     }))
     const [first] = boots
+    const bulkBoot = { role: 'bulk', dataDir, logLevel: 'silent' } as const
+    const rest = { dataDir, log, died, workers }
     if (kind === 'inline' && first !== undefined) {
-      const parts = { schemas: new Schemas(schemaDocs), log: createLog('warn', keepIn(log)) }
-      return new House({ pool: ShardPool.inline(first, parts), dataDir, log, died, workers })
+      const inlineLog = createLog('warn', keepIn(log))
+      const bulk = Bulk.inline(bulkBoot, inlineLog)
+      const parts = { schemas: new Schemas(schemaDocs), log: inlineLog }
+      return new House({ pool: ShardPool.inline(first, parts), bulk, ...rest })
     }
-    const pool = await ShardPool.inWorkers(boots, {
-      start: () => {
-        const worker = new Worker(new URL('../../src/worker.ts', import.meta.url).href)
-        workers.push(worker)
-        return worker
-      },
-      died: (name, error) => died.push(`${name}: ${String(error)}`),
-    })
-    return new House({ pool, dataDir, log, died, workers })
+    const startWorker = () => {
+      const worker = new Worker(new URL('../../src/worker.ts', import.meta.url).href)
+      workers.push(worker)
+      return worker
+    }
+    const ended = (name: string, error: unknown) => void died.push(`${name}: ${String(error)}`)
+    const bulk = Bulk.inWorker(bulkBoot, { startWorker, died: ended })
+    const pool = await ShardPool.inWorkers(boots, { start: startWorker, died: ended })
+    return new House({ pool, bulk, ...rest })
   }
 
   /** A new actor with an empty repo. */
@@ -133,8 +150,13 @@ export class Actor {
     return recordsOf(page).map(({ uri }) => uri.slice(uri.lastIndexOf('/') + 1))
   }
 
-  async export(): Promise<Uint8Array> {
-    return (await this.#house.pool.call(this.did, 'test', { kind: 'export', view: 'all' })).bytes
+  async export(wanted: { view?: View; since?: Tid } = {}): Promise<Uint8Array> {
+    return await new Response(await this.exporting(wanted)).bytes()
+  }
+
+  async exporting({ view = 'all', since }: { view?: View; since?: Tid } = {}) {
+    const settled = () => this.#house.pool.call(this.did, 'test', { kind: 'settle' })
+    return await this.#house.bulk.export({ did: this.did, view, since }, settled)
   }
 
   /** Keys and CIDs of the whole repo, which must verify against the signing key. */

@@ -9,7 +9,7 @@ const texts = fc.array(fc.string({ unit: 'binary' }), { maxLength: 5 })
 const reply = fc.oneof(
   texts.map((all): ShardReply => ({ id: 1, ok: { rev, cid: null, texts: all } })),
   fc.string().map((error): ShardReply => {
-    return { id: 2, error: { status: 400, error, message: error, headers: {} } }
+    return { id: 2, error: { status: 400, error, message: error, headers: {}, fields: {} } }
   }),
   fc.string().map((signingKey): ShardReply => ({ id: 3, ok: { signingKey } })),
 )

@@ -106,8 +106,7 @@ describe.each(kinds)('%s: a record that is taken down', (kind) => {
   }
 
   async function exported(except: readonly AtUri[]) {
-    const ask = { kind: 'export', view: { boundaries: 'all', except } } as const
-    const { bytes } = await house.pool.call(actor.did, 'test', ask)
+    const bytes = await actor.export({ view: { boundaries: 'all', except } })
     return await readExport(bytes, actor.signingKey)
   }
 })

@@ -1,0 +1,98 @@
+import { existsSync } from 'node:fs'
+import type { Cid } from '../atproto/cid.ts'
+import type { AtUri, Did, Tid } from '../atproto/syntax.ts'
+import { assert } from '../lib/assert.ts'
+import type { Head } from './actor-change.ts'
+import { selectHead, type View } from './actor.ts'
+import { visible } from './actor-view.ts'
+import { openSqlite, type Sqlite } from './sqlite.ts'
+
+/** What a commit did to one record, of those facts that tell how the tree was before. */
+export interface PastOp {
+  /** `collection/rkey` */
+  readonly path: string
+  readonly prev: Cid | null
+}
+
+interface Content {
+  readonly uri: AtUri
+  readonly cid: Cid
+  readonly content: Uint8Array
+}
+
+/**
+ * An actor's database as it stood at one moment, for long reads on another thread than its owner's.
+ * Writes go on beside it; as long as it is open their log cannot be shortened.
+ */
+export class ActorSnapshot implements AsyncDisposable {
+  readonly did: Did
+  readonly head: Head & { readonly commit: Uint8Array }
+  readonly #sqlite: Sqlite
+
+  private constructor(sqlite: Sqlite, did: Did) {
+    this.did = did
+    this.#sqlite = sqlite
+    const [row] = sqlite.query<Head & { content: Uint8Array }>(selectHead, did)
+    assert(row !== undefined, 'a database with a repo has a head')
+    const { content, ...head } = row
+    this.head = { ...head, commit: content }
+  }
+
+  /** @throws where there is no such database, or no head in it */
+  static async open(path: string, did: Did): Promise<ActorSnapshot> {
+    assert(existsSync(path), 'a repo that is read has a database')
+    // It could write, so that as the last one to close the file it removes the log, but it must not.
+    const sqlite = openSqlite(path, { synchronous: 'normal', cacheKib, exclusive: false })
+    try {
+      sqlite.script('pragma query_only = on')
+      sqlite.script('begin')
+      return new ActorSnapshot(sqlite, did)
+    } catch (error) {
+      await sqlite.close()
+      throw error
+    }
+  }
+
+  countRecords(): number {
+    const sql = 'select count(*) as count from stratos_record'
+    return this.#sqlite.query<{ count: number }>(sql)[0]?.count ?? 0
+  }
+
+  /** URI and CID of every record, in the order of the tree. */
+  entries(): IterableIterator<{ readonly uri: AtUri; readonly cid: Cid }> {
+    return this.#sqlite.each('select uri, cid from stratos_record order by uri')
+  }
+
+  /** The records that `view` may see, of those written after `since`, in the same order. */
+  contents(view: View, since: Tid | undefined): IterableIterator<Content> {
+    const condition = visible(view, 2)
+    const sql = `select r.uri, r.cid, b.content from stratos_record r
+      join stratos_repo_block b on b.id = r."blockId"
+      where r."repoRev" > $1 and ${condition.sql} order by r.uri`
+    return this.#sqlite.each(sql, since ?? '', ...condition.args)
+  }
+
+  /** Whether the events that are kept tell all that happened after `rev`. */
+  remembers(rev: Tid): boolean {
+    const sql = 'select rev from stratos_seq order by seq limit 1'
+    const [oldest] = this.#sqlite.query<{ rev: Tid }>(sql)
+    return oldest !== undefined && oldest.rev <= rev
+  }
+
+  /** What was done after `rev`, newest first. */
+  *opsSince(rev: Tid): IterableIterator<PastOp> {
+    const sql = 'select rev, event from stratos_seq order by seq desc'
+    for (const row of this.#sqlite.each<{ rev: Tid; event: string }>(sql)) {
+      if (row.rev <= rev) return
+      const { ops }: { ops: PastOp[] } = JSON.parse(row.event)
+      yield* ops.toReversed()
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#sqlite.close()
+  }
+}
+
+/** Of one such handle. */
+const cacheKib = 1024
