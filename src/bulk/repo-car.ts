@@ -11,10 +11,10 @@ import { verifyCommit } from '../atproto/commit.ts'
 import { Mst } from '../atproto/mst.ts'
 import { MstBuilder } from '../atproto/mst-build.ts'
 import { MstNode } from '../atproto/mst-node.ts'
-import type { AtUri, Tid } from '../atproto/syntax.ts'
+import type { Tid } from '../atproto/syntax.ts'
 import { pause } from '../lib/pause.ts'
 import type { View } from '../store/actor.ts'
-import type { ActorSnapshot } from '../store/actor-snapshot.ts'
+import type { ActorSnapshot, Content } from '../store/actor-snapshot.ts'
 import { RepoCorrupt } from '../store/repo-corrupt.ts'
 
 export interface CarWanted {
@@ -121,9 +121,9 @@ async function nodesOf(tree: Mst, signal: AbortSignal): Promise<ReadonlySet<Cid>
 
 /** The content of records, read along with a walk over the tree. */
 class Contents {
-  readonly #rows: IterableIterator<{ uri: AtUri; cid: Cid; content: Uint8Array }>
+  readonly #rows: IterableIterator<Content>
   readonly #prefix: string
-  #next: { uri: AtUri; cid: Cid; content: Uint8Array } | undefined
+  #next: Content | undefined
 
   constructor(
     snapshot: ActorSnapshot,

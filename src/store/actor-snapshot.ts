@@ -14,9 +14,8 @@ export interface PastOp {
   readonly prev: Cid | null
 }
 
-interface Content {
+export interface Content {
   readonly uri: AtUri
-  readonly cid: Cid
   readonly content: Uint8Array
 }
 
@@ -66,7 +65,7 @@ export class ActorSnapshot implements AsyncDisposable {
   /** The records that `view` may see, of those written after `since`, in the same order. */
   contents(view: View, since: Tid | undefined): IterableIterator<Content> {
     const condition = visible(view, 2)
-    const sql = `select r.uri, r.cid, b.content from stratos_record r
+    const sql = `select r.uri, b.content from stratos_record r
       join stratos_repo_block b on b.id = r."blockId"
       where r."repoRev" > $1 and ${condition.sql} order by r.uri`
     return this.#sqlite.each(sql, since ?? '', ...condition.args)
