@@ -1,9 +1,10 @@
 import { verifyRepoCar } from '@atproto/repo'
-import { readCar } from '../../src/atproto/car.ts'
-import { cidToString } from '../../src/atproto/cid.ts'
+import { indexCar } from '../../src/atproto/car-index.ts'
 import { verifyCommit } from '../../src/atproto/commit.ts'
-import { readMst } from '../../src/atproto/mst-read.ts'
+import { walkTree } from '../../src/atproto/mst-walk.ts'
 import type { Did } from '../../src/atproto/syntax.ts'
+import { MemorySource } from '../../src/lib/byte-source.ts'
+import { runSteps } from '../../src/lib/steps.ts'
 
 /** Where repos are exported, and by which credentials. */
 export interface Exporter {
@@ -62,11 +63,11 @@ async function exportOf({ url, method, headersOf }: Exporter, did: Did): Promise
 
 /** By our own reader, which compares every hash. */
 function countIn(car: Uint8Array, signingKey: string): number {
-  const { root, blocks } = readCar(car, limits)
-  const bytes = blocks.get(root)
+  const index = runSteps(indexCar(new MemorySource(car), limits))
+  const bytes = index.block(index.root)
   if (bytes === undefined) throw new Error('an export without its commit')
-  const tree = cidToString(verifyCommit(bytes, signingKey).data)
-  return readMst({ root: tree, block: (cid) => blocks.get(cid), recordsMax }).size
+  const { data } = verifyCommit(bytes, signingKey)
+  return [...walkTree(data, (cid) => index.block(cid), { recordsMax })].length
 }
 
 function expectCount(

@@ -1,18 +1,4 @@
-import {
-  type Cid,
-  type CidBytes,
-  CidError,
-  cidByteLength,
-  cidMatches,
-  cidToString,
-  parseCidBytes,
-} from './cid.ts'
-
-export interface CarLimits {
-  readonly carBytesMax: number
-  readonly blockBytesMax: number
-  readonly blocksMax: number
-}
+import { type CidBytes, CidError, cidByteLength, parseCidBytes } from './cid.ts'
 
 interface CarBlock {
   readonly cid: CidBytes
@@ -24,7 +10,7 @@ interface CarBlock {
  * @see https://ipld.io/specs/transport/car/carv1/
  */
 export function carHeader(root: CidBytes): Uint8Array {
-  const bytes = new Uint8Array(headerLength)
+  const bytes = new Uint8Array(carHeaderLength)
   bytes.set(headerStart)
   bytes.set(root, headerStart.length)
   bytes.set(headerEnd, headerStart.length + cidByteLength)
@@ -55,39 +41,44 @@ export function encodeCar(root: CidBytes, blocks: Iterable<CarBlock>): Uint8Arra
 }
 
 /**
- * The blocks of a CAR, each a view into `car` whose hash was compared with its CID. Exactly one
- * root, which need not be among the blocks; no block twice.
- * @throws CarError whatever the bytes are
+ * The root that a CAR names, a copy, of its first `carHeaderLength` bytes. Version 1 with one root has one
+ * canonical form, so that whatever differs from it is refused.
+ * @throws CarError
  */
-export function readCar(
-  car: Uint8Array,
-  limits: CarLimits,
-): { root: Cid; blocks: Map<Cid, Uint8Array> } {
-  if (car.length > limits.carBytesMax) {
-    throw new CarError(`a CAR of ${car.length} bytes is over the limit of ${limits.carBytesMax}`)
+export function readCarHeader(bytes: Uint8Array): CidBytes {
+  const root = parseCidBytes(readCid(bytes.subarray(headerStart.length), 0).slice())
+  if (Buffer.compare(bytes, carHeader(root)) !== 0) {
+    throw new CarError('a CAR must be of version 1 with one root')
   }
-  const root = readHeader(car)
-  const blocks = new Map<Cid, Uint8Array>()
-  for (let at = headerLength; at < car.length;) {
-    const { length, start } = readVarint(car, at)
-    const end = start + length
-    if (length < cidByteLength || end > car.length)
-      throw new CarError(`a block is cut (byte ${at})`)
-    if (length - cidByteLength > limits.blockBytesMax) {
-      throw new CarError(`a block is over the limit of ${limits.blockBytesMax} bytes (byte ${at})`)
-    }
-    if (blocks.size >= limits.blocksMax) {
-      throw new CarError(`more than ${limits.blocksMax} blocks (byte ${at})`)
-    }
-    const cid = readCid(car, start)
-    const bytes = car.subarray(start + cidByteLength, end)
-    const name = cidToString(cid)
-    if (!cidMatches(cid, bytes)) throw new CarError(`a block is not what its CID names: ${name}`)
-    if (blocks.has(name)) throw new CarError(`a block comes twice: ${name}`)
-    blocks.set(name, bytes)
-    at = end
+  return root
+}
+
+/** Where the content of a section starts and ends, and its CID, a view. */
+export interface CarSection {
+  readonly cid: CidBytes
+  readonly start: number
+  readonly end: number
+}
+
+/**
+ * @param head the first `carSectionHeadBytesMax` bytes of the section, or as many as there are
+ * @param at where the section starts, which the answer counts from
+ * @throws CarError
+ */
+export function readCarSection(head: Uint8Array, at: number): CarSection {
+  let length = 0
+  for (let index = 0; index < varintBytesMax; index++) {
+    const byte = head[index]
+    if (byte === undefined) throw new CarError(`a length is cut (byte ${at})`)
+    length |= (byte & 0x7f) << (7 * index)
+    if (byte >= 0x80) continue
+    if (byte === 0 && index > 0) throw new CarError(`a length is not shortest (byte ${at})`)
+    if (length < cidByteLength) throw new CarError(`a block is shorter than a CID (byte ${at})`)
+    const cid = readCid(head.subarray(index + 1), at + index + 1)
+    const cidAt = at + index + 1
+    return { cid, start: cidAt + cidByteLength, end: cidAt + length }
   }
-  return { root, blocks }
+  throw new CarError(`a length is too big (byte ${at})`)
 }
 
 export class CarError extends Error {
@@ -97,39 +88,18 @@ export class CarError extends Error {
 /** The length 58, then `{roots: [link], version: 1}` up to the CID, and what follows the CID. */
 const headerStart = Uint8Array.fromHex('3aa265726f6f747381d82a582500')
 const headerEnd = Uint8Array.fromHex('6776657273696f6e01')
-const headerLength = headerStart.length + cidByteLength + headerEnd.length
+export const carHeaderLength = headerStart.length + cidByteLength + headerEnd.length
 /** 28 bits of length, far more than any block. */
 const varintBytesMax = 4
+export const carSectionHeadBytesMax = varintBytesMax + cidByteLength
 
-function readHeader(car: Uint8Array): Cid {
-  const cidEnd = headerStart.length + cidByteLength
-  const start = Buffer.compare(car.subarray(0, headerStart.length), headerStart)
-  const end = Buffer.compare(car.subarray(cidEnd, headerLength), headerEnd)
-  if (start !== 0 || end !== 0) throw new CarError('a CAR must be of version 1 with one root')
-  return cidToString(readCid(car, headerStart.length))
-}
-
-function readCid(car: Uint8Array, at: number): CidBytes {
+function readCid(bytes: Uint8Array, at: number): CidBytes {
   try {
-    return parseCidBytes(car.subarray(at, at + cidByteLength))
+    return parseCidBytes(bytes.subarray(0, cidByteLength))
   } catch (cause) {
     if (!(cause instanceof CidError)) throw cause
     throw new CarError(`${cause.message} (byte ${at})`, { cause })
   }
-}
-
-function readVarint(car: Uint8Array, at: number): { length: number; start: number } {
-  let length = 0
-  for (let index = 0; index < varintBytesMax; index++) {
-    const byte = car[at + index]
-    if (byte === undefined) break
-    length |= (byte & 0x7f) << (7 * index)
-    if (byte < 0x80) {
-      if (byte === 0 && index > 0) throw new CarError(`a length is not shortest (byte ${at})`)
-      return { length, start: at + index + 1 }
-    }
-  }
-  throw new CarError(`a length is cut or too big (byte ${at})`)
 }
 
 function varintLength(value: number): number {

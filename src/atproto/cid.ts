@@ -85,6 +85,10 @@ export function isRawCid(cid: Cid): boolean {
   return cid.charAt(3) === 'k'
 }
 
+export function isRawCidBytes(cid: CidBytes): boolean {
+  return cid[1] === codecRaw
+}
+
 export function equalCids(a: Uint8Array, b: Uint8Array): boolean {
   for (let index = cidByteLength - 1; index >= 0; index--) {
     if (a[index] !== b[index]) return false
@@ -94,7 +98,12 @@ export function equalCids(a: Uint8Array, b: Uint8Array): boolean {
 
 /** Whether `bytes` are what `cid` names. */
 export function cidMatches(cid: CidBytes, bytes: Uint8Array): boolean {
-  return equalCids(cid, hashed(bytes, cid[1] === codecRaw ? codecRaw : codecCbor))
+  const hash = new Uint8Array(sha256Length)
+  Bun.SHA256.hash(bytes, hash)
+  for (let index = 0; index < sha256Length; index++) {
+    if (cid[cidHeadLength + index] !== hash[index]) return false
+  }
+  return true
 }
 
 export class CidError extends Error {
@@ -102,6 +111,7 @@ export class CidError extends Error {
 }
 
 export const cidByteLength = 36
+const cidHeadLength = 4
 const codecCbor = 0x71
 const codecRaw = 0x55
 const sha256 = 0x12
@@ -126,7 +136,7 @@ function hashed(bytes: Uint8Array, codec: number): CidBytes {
   const hash = new Uint8Array(sha256Length)
   Bun.SHA256.hash(bytes, hash)
   // A view on the CID instead of this copy would cost 130 bytes of heap for as long as it lives.
-  cid.set(hash, 4)
+  cid.set(hash, cidHeadLength)
   assert(isCidBytes(cid), 'the header is a CID header')
   return cid
 }

@@ -28,10 +28,10 @@ export function commonPrefixLength(a: string, b: string): number {
   return length
 }
 
-/** A key that no tree may hold, or keys in the wrong order. */
+/** A key, or the bytes of a node, that no tree may hold; keys or nodes in a wrong place. */
 export class MstError extends Error {
   override readonly name = 'MstError'
 }
 
-const keyBytesMax = 1024
+export const keyBytesMax = 1024
 const keyPattern = /^[a-zA-Z0-9_~\-:.]+\/[a-zA-Z0-9_~\-:.]+$/

@@ -94,7 +94,7 @@ export class MstNode {
 const nodeBytes = 300
 const leafBytes = 260
 /** Tag 42 and a byte string of 37, of which the first is zero. */
-const linkHead = new Uint8Array([0xd8, 0x2a, 0x58, 0x25, 0x00])
+export const linkHead = new Uint8Array([0xd8, 0x2a, 0x58, 0x25, 0x00])
 const linkLength = 41
 /** A map of four, four names, and the link to the record. */
 const leafFrameLength = 1 + 4 * 2 + linkLength

@@ -3,9 +3,12 @@ import { readCarWithRoot } from '@atproto/repo'
 import { CarReader, CarWriter } from '@ipld/car'
 import fc from 'fast-check'
 import { CID } from 'multiformats/cid'
-import { CarError, carBlock, carHeader, encodeCar, readCar } from '../../src/atproto/car.ts'
+import { CarError, carBlock, carHeader, encodeCar } from '../../src/atproto/car.ts'
+import { type CarIndex, type CarLimits, indexCar } from '../../src/atproto/car-index.ts'
 import { cidForCbor, cidForRaw, cidToString } from '../../src/atproto/cid.ts'
 import { encode } from '../../src/atproto/cbor.ts'
+import { MemorySource } from '../../src/lib/byte-source.ts'
+import { runSteps } from '../../src/lib/steps.ts'
 
 const limits = { carBytesMax: 100_000, blockBytesMax: 10_000, blocksMax: 50 }
 const blocks = [1, 'text', { a: 1 }].map((value) => block(encode(value)))
@@ -24,6 +27,7 @@ describe('a CAR is refused', () => {
     ['of version 2', framed({ roots: [link(root)], version: 2 })],
     ['with more in the header', framed({ roots: [link(root)], version: 1, more: 1 })],
     ['with a root of another codec', header.with(15, 0x70)],
+    ['with a root that is no DAG-CBOR', header.with(15, 0x55)],
     ['with half a block', car.subarray(0, -1)],
     ['with a byte behind', joined(car, new Uint8Array(1))],
     ['with a block of no bytes', joined(header, new Uint8Array([0]))],
@@ -36,24 +40,22 @@ describe('a CAR is refused', () => {
     ['with a CID of another codec', joined(header, section.with(2, 0x70))],
     ['with a CID of version 0', joined(header, section.with(1, 0x12))],
   ])('%s', (_, bytes) => {
-    expect(() => readCar(bytes, limits)).toThrow(CarError)
+    expect(() => read(bytes, limits)).toThrow(CarError)
   })
 
   test('over its limits', () => {
     const length = car.length
-    expect(() => readCar(car, { ...limits, carBytesMax: length - 1 })).toThrow('over the limit')
-    expect(() => readCar(car, { ...limits, blockBytesMax: 4 })).toThrow('over the limit')
-    expect(() => readCar(car, { ...limits, blocksMax: 2 })).toThrow('more than 2')
-    expect(() =>
-      readCar(car, { carBytesMax: length, blockBytesMax: 5, blocksMax: 3 }),
-    ).not.toThrow()
+    expect(() => read(car, { ...limits, carBytesMax: length - 1 })).toThrow('over the limit')
+    expect(() => read(car, { ...limits, blockBytesMax: 4 })).toThrow('over the limit')
+    expect(() => read(car, { ...limits, blocksMax: 2 })).toThrow('more than 2')
+    expect(() => read(car, { carBytesMax: length, blockBytesMax: 5, blocksMax: 3 })).not.toThrow()
   })
 
   test('or read, whatever byte of it was changed', () => {
     fc.assert(
       fc.property(fc.nat(car.length - 1), fc.nat(255), (at, byte) => {
         try {
-          readCar(car.with(at, byte), limits)
+          read(car.with(at, byte), limits)
         } catch (error) {
           expect(error).toBeInstanceOf(CarError)
         }
@@ -65,7 +67,7 @@ describe('a CAR is refused', () => {
   test('when it is garbage behind a header', () => {
     fc.assert(
       fc.property(fc.uint8Array({ minLength: 1, maxLength: 200 }), (bytes) => {
-        expect(() => readCar(joined(header, bytes), limits)).toThrow(CarError)
+        expect(() => read(joined(header, bytes), limits)).toThrow(CarError)
       }),
     )
   })
@@ -80,13 +82,13 @@ test('what is written is read', () => {
   fc.assert(
     fc.property(contents, (contents) => {
       const written = contents.map((bytes, index) => block(bytes, index % 2 === 0))
-      const read = readCar(encodeCar(root, written), limits)
-      expect(read.root).toBe(cidToString(root))
-      expect([...read.blocks.keys()]).toEqual(written.map(({ cid }) => cidToString(cid)))
+      const index = read(encodeCar(root, written), limits)
+      expect(cidToString(index.root)).toBe(cidToString(root))
+      expect(index.count).toBe(written.length)
       for (const { cid, bytes } of written) {
-        const found = read.blocks.get(cidToString(cid)) ?? new Uint8Array(1)
-        expect(Buffer.compare(found, bytes)).toBe(0)
+        expect(equalBytes(index.block(cid), bytes)).toBeTrue()
       }
+      expect(index.block(cidForRaw(new Uint8Array(500)))).toBeUndefined()
     }),
   )
 })
@@ -114,7 +116,7 @@ test('what @ipld/car writes is read, and has the same bytes', async () => {
   await writer.close()
   const theirs = joined(...(await collected))
   expect(Buffer.compare(theirs, car)).toBe(0)
-  expect(readCar(theirs, limits).blocks.size).toBe(blocks.length)
+  expect(read(theirs, limits).count).toBe(blocks.length)
 })
 
 test('the parts of a CAR are the whole', () => {
@@ -124,9 +126,13 @@ test('the parts of a CAR are the whole', () => {
 
 test('a long block has a length of three bytes', () => {
   const long = block(new Uint8Array(20_000))
-  const read = readCar(encodeCar(root, [long]), { ...limits, blockBytesMax: 20_000 })
-  expect(equalBytes(read.blocks.get(cidToString(long.cid)), long.bytes)).toBeTrue()
+  const index = read(encodeCar(root, [long]), { ...limits, blockBytesMax: 20_000 })
+  expect(equalBytes(index.block(long.cid), long.bytes)).toBeTrue()
 })
+
+function read(car: Uint8Array, limits: CarLimits): CarIndex {
+  return runSteps(indexCar(new MemorySource(car), limits))
+}
 
 function block(bytes: Uint8Array, raw = false) {
   return { cid: raw ? cidForRaw(bytes) : cidForCbor(bytes), bytes }

@@ -3,12 +3,15 @@ import { verifyProofs, verifyRepoCar } from '@atproto/repo'
 import fc from 'fast-check'
 import { CID } from 'multiformats/cid'
 import { assert } from '../../src/lib/assert.ts'
-import { encodeCar, readCar } from '../../src/atproto/car.ts'
+import { MemorySource } from '../../src/lib/byte-source.ts'
+import { runSteps } from '../../src/lib/steps.ts'
+import { encodeCar } from '../../src/atproto/car.ts'
+import { type CarIndex, indexCar } from '../../src/atproto/car-index.ts'
 import { decode, encode } from '../../src/atproto/cbor.ts'
-import { type CidBytes, cidForCbor, cidToString, equalCids } from '../../src/atproto/cid.ts'
+import { type CidBytes, cidForCbor, cidToString } from '../../src/atproto/cid.ts'
 import { signCommit, verifyCommit } from '../../src/atproto/commit.ts'
 import { SigningKey } from '../../src/atproto/keys.ts'
-import { readMst } from '../../src/atproto/mst-read.ts'
+import { walkTree } from '../../src/atproto/mst-walk.ts'
 import { Mst } from '../../src/atproto/mst.ts'
 import { parseDid, parseNsid, parseRkey } from '../../src/atproto/syntax.ts'
 import { nextTid } from '../../src/atproto/tid.ts'
@@ -23,7 +26,7 @@ const records = fc.uniqueArray(
     rkey: fc.stringMatching(/^[a-zA-Z0-9_~:-]{1,20}$/),
     value: anyObject,
   }),
-  { maxLength: 40, selector: ({ collection, rkey }) => `${collection}/${rkey}` },
+  { maxLength: 40, selector: pathOf },
 )
 
 test('a repo of random records verifies with @atproto/repo, as does every proof', async () => {
@@ -64,15 +67,15 @@ test('a repo comes back from its CAR', () => {
       const { tree, blocks } = repoOf(records)
       const rev = nextTid({ nowMs: 0, clockId: 0 })
       const made = signCommit({ did, data: tree.rootCid(), rev }, key)
-      const car = readCar(encodeCar(made.cid, [made, ...tree.nodes(), ...blocks.values()]), limits)
-      const commit = verifyCommit(car.blocks.get(car.root) ?? new Uint8Array(), key.did)
-      const root = cidToString(commit.data)
-      const read = readMst({ root, block: (cid) => car.blocks.get(cid), recordsMax: 100 })
-      expect(equalCids(read.rootCid(), tree.rootCid())).toBeTrue()
-      for (const { collection, rkey, value } of records) {
-        const cid = read.get(`${collection}/${rkey}`)
-        const bytes = cid === undefined ? undefined : car.blocks.get(cidToString(cid))
-        expect(decode(bytes ?? new Uint8Array())).toEqual(value)
+      const car = read(encodeCar(made.cid, [made, ...tree.nodes(), ...blocks.values()]))
+      const commit = verifyCommit(car.block(car.root) ?? new Uint8Array(), key.did)
+      const leaves = [...walkTree(commit.data, (cid) => car.block(cid), { recordsMax: 100 })]
+      expect(leaves).toEqual([...tree.entries()].map(([key, cid]) => ({ key, cid })))
+      const values = new Map(records.map((record) => [pathOf(record), record.value]))
+      for (const { key, cid } of leaves) {
+        const value = values.get(key)
+        assert(value !== undefined, 'the record is ours')
+        expect(decode(car.block(cid) ?? new Uint8Array())).toEqual(value)
       }
     }),
     { numRuns: 50 },
@@ -85,9 +88,9 @@ test('a commit of @atproto/repo is verified here', async () => {
   const theirKey = await Secp256k1Keypair.create()
   const storage = new MemoryBlockstore()
   const repo = await Repo.create(storage, did, theirKey)
-  const car = readCar(joined(await Array.fromAsync(getFullRepo(storage, repo.cid))), limits)
-  expect<string>(car.root).toBe(repo.cid.toString())
-  const commit = verifyCommit(car.blocks.get(car.root) ?? new Uint8Array(), theirKey.did())
+  const car = read(joined(await Array.fromAsync(getFullRepo(storage, repo.cid))))
+  expect<string>(cidToString(car.root)).toBe(repo.cid.toString())
+  const commit = verifyCommit(car.block(car.root) ?? new Uint8Array(), theirKey.did())
   expect<string>(cidToString(commit.data)).toBe(CID.decode(Mst.empty.rootCid()).toString())
   expect<string>(commit.rev).toBe(repo.commit.rev)
 })
@@ -103,10 +106,18 @@ function repoOf(records: RecordList): {
   for (const { collection, rkey, value } of records) {
     const bytes = encode(value)
     const cid = cidForCbor(bytes)
-    tree = tree.set(`${collection}/${rkey}`, cid)
+    tree = tree.set(pathOf({ collection, rkey }), cid)
     blocks.set(cidToString(cid), { cid, bytes })
   }
   return { tree, blocks }
+}
+
+function pathOf({ collection, rkey }: { collection: string; rkey: string }): string {
+  return `${collection}/${rkey}`
+}
+
+function read(car: Uint8Array): CarIndex {
+  return runSteps(indexCar(new MemorySource(car), limits))
 }
 
 function joined(parts: Uint8Array[]): Uint8Array {
