@@ -1,8 +1,9 @@
+import { importFolder } from './api/import.ts'
 import { fastestK256, type K256Verifier } from './atproto/k256.ts'
 import { Schemas } from './atproto/lexicon.ts'
 import { parseDid } from './atproto/syntax.ts'
 import type { Config } from './config.ts'
-import { makeFolder } from './lib/files.ts'
+import { emptyFolder, makeFolder } from './lib/files.ts'
 import type { Log } from './lib/log.ts'
 import { isConfidential } from './remote/oauth-client.ts'
 import { doors } from './serve/doors.ts'
@@ -53,7 +54,7 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
     boundaries: config.boundaries,
     collections: config.collections,
   }
-  finishRemovals(config.dataDir)
+  clearLeftovers(config.dataDir)
   await announceChanges({ ...config, serviceKey: key.did }, { store, log })
   const actors = await startActors({ config, rules, docs, schemas }, around)
   const keys = isConfidential(config.publicUrl)
@@ -104,6 +105,12 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
       await store.end(swept)
     },
   }
+}
+
+/** What a kill may have left. */
+function clearLeftovers(dataDir: string): void {
+  finishRemovals(dataDir)
+  emptyFolder(importFolder(dataDir))
 }
 
 async function openSecrets(sql: Sql, log: Log): Promise<SessionSecrets> {

@@ -53,6 +53,11 @@ export function texts(members: Members, name: string): string[] {
   })
 }
 
+/** Undefined where it is not said. */
+export function optionalTexts(members: Members, name: string): string[] | undefined {
+  return members[name] === undefined ? undefined : texts(members, name)
+}
+
 /** @throws XrpcError 400 for a CID of another kind than records have */
 export function cidOf(members: Members, name: string): Cid | undefined {
   const value = text(members, name)

@@ -1,6 +1,7 @@
 import { invalidRequest, XrpcError } from '../atproto/errors.ts'
 import {
   type AtUri,
+  type Did,
   type Nsid,
   parseNsid,
   parseRkey,
@@ -10,6 +11,7 @@ import {
 import { assert } from '../lib/assert.ts'
 import type { Identities } from '../remote/identity.ts'
 import type { CallActor } from '../service/calls.ts'
+import type { Enrollments } from '../service/enrollment.ts'
 import type { Outbox } from '../service/outbox.ts'
 import { checkCollection, type RecordRules } from '../service/record.ts'
 import { targetUris } from '../service/targets.ts'
@@ -149,10 +151,7 @@ export class RepoWrites {
     if (caller.kind !== 'user' || caller.did !== did) {
       throw new XrpcError(403, 'Forbidden', 'only the owner of a repo writes to it')
     }
-    const enrollment = await this.#parts.enrollments.member(caller.did)
-    if (enrollment?.active === true) return enrollment
-    const state = enrollment === undefined ? 'not enrolled' : 'enrolled, but inactive,'
-    throw new XrpcError(403, 'NotEnrolled', `${caller.did} is ${state} on this service`)
+    return await activeMember(caller.did, this.#parts.enrollments)
   }
 
   #place(members: Call['input']): { readonly collection: Nsid; readonly rkey?: Rkey } {
@@ -166,6 +165,14 @@ export class RepoWrites {
     assert(rkey !== undefined, 'a key is required by the lexicon')
     return { collection, rkey }
   }
+}
+
+/** Who may write. @throws XrpcError 403 NotEnrolled */
+export async function activeMember(did: Did, enrollments: Enrollments): Promise<Enrollment> {
+  const enrollment = await enrollments.member(did)
+  if (enrollment?.active === true) return enrollment
+  const state = enrollment === undefined ? 'not enrolled' : 'enrolled, but inactive,'
+  throw new XrpcError(403, 'NotEnrolled', `${did} is ${state} on this service`)
 }
 
 /**

@@ -36,7 +36,10 @@ interface Parts {
 
 interface Context {
   readonly request: Request
-  readonly server: { requestIP(request: Request): { readonly address: string } | null } | null
+  readonly server: {
+    requestIP(request: Request): { readonly address: string } | null
+    timeout(request: Request, seconds: number): void
+  } | null
 }
 
 /** All doors of the service on one port. */
@@ -61,11 +64,11 @@ export class Server {
 
   /** @throws Error when the port is taken */
   listen(): void {
-    const { host: hostname, port } = this.#parts.config
+    const { host: hostname, port, importBytesMax } = this.#parts.config
     this.#app.listen({
       hostname,
       port,
-      maxRequestBodySize: sentBytesMax,
+      maxRequestBodySize: Math.max(sentBytesMax, 2 * importBytesMax),
       idleTimeout: idleSeconds,
       // Elysia's defaults: a second process would get half of the connections to a port that is
       // taken, and what an error says would go to the caller.
@@ -179,7 +182,8 @@ export class Server {
       if (url === null || request.headers.get('host')?.includes(',') !== false) {
         return this.#refuse(invalidRequest('the Host header names no one host'))
       }
-      const response = await answer({ request, url, address, requestId })
+      const keepOpen = () => server?.timeout(request, 0)
+      const response = await answer({ request, url, address, requestId, keepOpen })
       if (isDpop(request)) response.headers.set('dpop-nonce', this.#parts.dpopNonce())
       const { status } = response
       const ms = Math.round((performance.now() - startedAt) * 100) / 100
@@ -247,6 +251,7 @@ interface Visit {
   readonly url: URL
   readonly address: string
   readonly requestId: string
+  readonly keepOpen: () => void
 }
 
 interface Failure {

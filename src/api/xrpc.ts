@@ -52,6 +52,8 @@ export interface Method {
   readonly tokens?: 'single-use'
   /** By what a person may call it; by all but a cookie where this is not said. */
   readonly accepts?: readonly CredentialKind[]
+  /** May take longer than a connection without traffic is kept. */
+  readonly isLong?: true
   /**
    * Looks at a request before its token is used up.
    * @throws XrpcError
@@ -83,6 +85,8 @@ export interface Arrival {
   /** As `clientNetwork` gives it. */
   readonly address: string
   readonly requestId: string
+  /** Keeps the connection open until there is an answer. */
+  readonly keepOpen: () => void
 }
 
 /** All XRPC methods. @see https://atproto.com/specs/xrpc */
@@ -134,6 +138,7 @@ export class Xrpc {
     const caller = await credentials.identify(request, door)
     checkAudience(caller, audience)
     checkAccepted(caller, accepts)
+    if (method.isLong === true) arrival.keepOpen()
     const params = schemas.checkParams(nsid, searchOf(request))
     const input = schemas.takesInput(nsid) ? await this.#input(nsid, method, request) : {}
     if (caller.kind === 'user' && caller.scope !== undefined) {

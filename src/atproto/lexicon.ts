@@ -51,10 +51,10 @@ export class Schemas {
     return this.#mains.get(nsid)?.type
   }
 
-  /** Whether a call of this method has a body. */
+  /** Whether a call of this method has a body of JSON. */
   takesInput(nsid: string): boolean {
     const main = this.#method(nsid)
-    return main.type === 'procedure' && main.input !== undefined
+    return main.type === 'procedure' && main.input?.encoding === 'application/json'
   }
 
   /**

@@ -1,19 +1,27 @@
-import { refusalFrom, XrpcError } from '../atproto/errors.ts'
+import { faultOf, internalFault, XrpcError } from '../atproto/errors.ts'
 import type { Did } from '../atproto/syntax.ts'
+import { assert, unreachable } from '../lib/assert.ts'
 import type { Log } from '../lib/log.ts'
-import { Jobs } from './jobs.ts'
-import type { BulkBoot, BulkOrder, BulkSign, ExportAsk } from './messages.ts'
+import type { Targets } from '../service/targets.ts'
+import type { Head } from '../store/actor-change.ts'
+import { Job } from './job.ts'
+import { inline, inWorker, Lane, type OpenPlace, type Threads } from './lane.ts'
+import type {
+  BulkBoot,
+  BulkOrder,
+  ExportAsk,
+  ImportAsk,
+  Imported,
+  Question,
+  QuestionAnswers,
+} from './messages.ts'
 
-/** Where jobs run: in a thread of their own, or on the one of the caller. */
-interface Lane {
-  post(order: BulkOrder): void
-  end(): void
-}
-
-interface Threads {
-  readonly startWorker: () => Worker
-  /** The thread ended by itself: the process must end. */
-  readonly died: (name: string, error: unknown) => void
+/** What an import needs of others while it runs. */
+export interface Lenders {
+  /** Leaves the repo to the import, whose owner writes nothing until it is given back. */
+  readonly lend: () => Promise<{ readonly head: Head }>
+  readonly giveBack: () => Promise<void>
+  readonly targets: (uris: readonly string[]) => Promise<Targets>
 }
 
 /**
@@ -21,27 +29,26 @@ interface Threads {
  * none for a while: its memory is of no use then.
  */
 export class Bulk {
-  readonly #open: (receive: (sign: BulkSign) => void) => Lane
+  readonly #open: OpenPlace
   readonly #jobs = new Map<number, Job>()
-  #lane: OpenLane | undefined
+  /** Until what they borrowed is given back. */
+  readonly #imports = new Set<Promise<Imported>>()
+  #lane: Lane | undefined
   #nextId = 1
   #idle: ReturnType<typeof setTimeout> | undefined
   #closed = false
 
-  private constructor(open: (receive: (sign: BulkSign) => void) => Lane) {
+  private constructor(open: OpenPlace) {
     this.#open = open
   }
 
   static inWorker(boot: BulkBoot, threads: Threads): Bulk {
-    return new Bulk((receive) => workerLane({ boot, ...threads }, receive))
+    return new Bulk(inWorker(boot, threads))
   }
 
   /** Runs jobs on this thread. */
   static inline(boot: BulkBoot, log: Log): Bulk {
-    return new Bulk((send) => {
-      const jobs = new Jobs(boot, { log, send })
-      return { post: (order) => jobs.receive(order), end: () => undefined }
-    })
+    return new Bulk(inline(boot, log))
   }
 
   /**
@@ -57,11 +64,42 @@ export class Bulk {
     try {
       const { signingKey } = await settled()
       job.start({ kind: 'export', ...ask, signingKey })
-      const first = await job.next()
-      return streamOf(job, first)
+      return streamOf(job, await nextPiece(job))
     } catch (error) {
-      job.end()
+      job.fail(left())
       throw error
+    }
+  }
+
+  /** Fills an empty repo. @throws XrpcError with nothing changed */
+  async import(ask: Omit<ImportAsk, 'kind'>, lenders: Lenders): Promise<Imported> {
+    const importing = this.#import(ask, lenders)
+    this.#imports.add(importing)
+    try {
+      return await importing
+    } finally {
+      this.#imports.delete(importing)
+    }
+  }
+
+  async #import(ask: Omit<ImportAsk, 'kind'>, lenders: Lenders): Promise<Imported> {
+    const job = this.#begin(ask.did)
+    let lent = false
+    const lend = async () => {
+      const head = await lenders.lend()
+      lent = true
+      return head
+    }
+    try {
+      job.start({ kind: 'import', ...ask })
+      return await answering(job, { ...lenders, lend })
+    } catch (error) {
+      job.fail(left())
+      throw error
+    } finally {
+      // What it wrote is undone, or for good, before anybody else writes there.
+      await job.over()
+      if (lent) await lenders.giveBack()
     }
   }
 
@@ -74,16 +112,19 @@ export class Bulk {
   async close(): Promise<void> {
     this.#closed = true
     clearTimeout(this.#idle)
-    for (const job of this.#jobs.values()) job.fail(closing())
+    const jobs = [...this.#jobs.values()]
+    for (const job of jobs) job.fail(stopping())
+    await Promise.all(jobs.map((job) => job.over()))
+    await Promise.allSettled(this.#imports)
     await this.#lane?.close()
   }
 
   #begin(did: Did): Job {
-    if (this.#closed) throw closing()
+    if (this.#closed) throw stopping()
     const id = this.#nextId++
     const job = new Job(did, {
       post: (order) => this.#post({ id, ...order }),
-      ended: () => {
+      over: () => {
         this.#jobs.delete(id)
         if (this.#jobs.size > 0) return
         this.#idle = setTimeout(() => this.#rest(), idleMs)
@@ -96,7 +137,7 @@ export class Bulk {
   }
 
   #post(order: BulkOrder): void {
-    this.#lane ??= new OpenLane(this.#open, (id, sign) => this.#jobs.get(id)?.receive(sign))
+    this.#lane ??= new Lane(this.#open, (id, sign) => this.#jobs.get(id)?.receive(sign))
     this.#lane.post(order)
   }
 
@@ -107,153 +148,72 @@ export class Bulk {
   }
 }
 
-type JobOrder = BulkOrder extends infer Order
-  ? Order extends { readonly id: number }
-    ? Omit<Order, 'id'>
-    : never
-  : never
-type JobSign = Extract<BulkSign, { readonly id: number }>
-
-/** One job, as its caller sees it. */
-class Job {
-  readonly did: Did
-  readonly #post: (order: JobOrder) => void
-  readonly #ended: () => void
-  readonly #pieces: Uint8Array[] = []
-  #state: 'running' | 'done' | 'over' = 'running'
-  #started = false
-  #error: Error | undefined
-  #waiting: (() => void) | undefined
-
-  constructor(
-    did: Did,
-    parts: { readonly post: (order: JobOrder) => void; readonly ended: () => void },
-  ) {
-    this.did = did
-    this.#post = parts.post
-    this.#ended = parts.ended
-  }
-
-  start(ask: ExportAsk): void {
-    if (this.#error !== undefined) throw this.#error
-    this.#started = true
-    this.#post({ ask })
-  }
-
-  receive(sign: JobSign): void {
-    if ('piece' in sign) this.#pieces.push(sign.piece)
-    else {
-      this.#state = 'done'
-      if ('fault' in sign) this.#error = refusalFrom(sign.fault)
-      this.#ended()
-    }
-    this.#waiting?.()
-  }
-
-  /** The next piece, and undefined after the last one. */
-  async next(): Promise<Uint8Array | undefined> {
-    for (;;) {
-      const piece = this.#pieces.shift()
-      if (piece !== undefined) {
-        if (this.#state === 'running') this.#post({ taken: piece.length })
-        return piece
-      }
-      if (this.#error !== undefined) throw this.#error
-      if (this.#state !== 'running') return undefined
-      const { promise, resolve } = Promise.withResolvers<void>()
-      this.#waiting = resolve
-      await promise
-    }
-  }
-
-  fail(error: Error): void {
-    this.#error ??= error
-    this.end()
-  }
-
-  /** Nobody takes anything more of it. */
-  end(): void {
-    this.#pieces.length = 0
-    if (this.#state === 'running') {
-      this.#state = 'over'
-      if (this.#started) this.#post({ cancel: true })
-      this.#ended()
-    }
-    this.#waiting?.()
-  }
+async function nextPiece(job: Job): Promise<Uint8Array | undefined> {
+  const said = await job.next()
+  if (!('piece' in said)) return undefined
+  job.post({ taken: said.piece.length })
+  return said.piece
 }
 
 function streamOf(job: Job, first: Uint8Array | undefined): ReadableStream<Uint8Array> {
-  let next = first
+  let next: Promise<Uint8Array | undefined> | undefined = Promise.resolve(first)
   return new ReadableStream<Uint8Array>(
     {
       pull: async (controller) => {
-        const piece = next ?? (await job.next())
+        const piece = await (next ?? nextPiece(job))
         next = undefined
         if (piece === undefined) controller.close()
         else controller.enqueue(piece)
       },
-      cancel: () => job.end(),
+      cancel: () => job.fail(left()),
     },
     { highWaterMark: 0 },
   )
 }
 
-/** A lane from its opening to its end. */
-class OpenLane {
-  readonly #lane: Lane
-  readonly #closed = Promise.withResolvers<void>()
-
-  constructor(
-    open: (receive: (sign: BulkSign) => void) => Lane,
-    receive: (id: number, sign: JobSign) => void,
-  ) {
-    this.#lane = open((sign) => {
-      if ('closed' in sign) this.#closed.resolve()
-      else receive(sign.id, sign)
-    })
-  }
-
-  post(order: BulkOrder): void {
-    this.#lane.post(order)
-  }
-
-  async close(): Promise<void> {
-    this.#lane.post({ close: true })
-    await this.#closed.promise
-    this.#lane.end()
+/** Answers what an import asks, until it has ended. */
+async function answering(job: Job, lenders: Lenders): Promise<Imported> {
+  for (;;) {
+    const said = await job.next()
+    if ('question' in said) {
+      try {
+        job.post({ answer: await answerTo(said.question, lenders) })
+      } catch (error) {
+        job.post({ refusal: error instanceof XrpcError ? faultOf(error) : internalFault })
+        if (!(error instanceof XrpcError)) throw error
+      }
+    } else {
+      assert('end' in said && said.end !== true, 'an import has a result')
+      return said.end
+    }
   }
 }
 
-function workerLane(
-  { boot, startWorker, died }: Threads & { readonly boot: BulkBoot },
-  receive: (sign: BulkSign) => void,
-): Lane {
-  const worker = startWorker()
-  let ending = false
-  worker.addEventListener('message', ({ data }: MessageEvent<BulkSign>) => receive(data))
-  worker.addEventListener('error', (event) => died('bulk', event.message))
-  worker.addEventListener('close', () => {
-    if (!ending) died('bulk', 'the thread ended')
-  })
-  worker.postMessage(boot)
-  return {
-    post: (order) => worker.postMessage(order),
-    end: () => {
-      ending = true
-      worker.terminate()
-    },
+async function answerTo(
+  question: Question,
+  { lend, targets }: Lenders,
+): Promise<QuestionAnswers[Question['kind']]> {
+  switch (question.kind) {
+    case 'lend':
+      return await lend()
+    case 'targets':
+      return { boundaries: await targets(question.uris) }
+    default:
+      return unreachable(question)
   }
+}
+
+function left(): XrpcError {
+  return new XrpcError(400, 'InvalidRequest', 'nobody waits for this any more')
 }
 
 function gone(): XrpcError {
   return new XrpcError(404, 'RepoNotFound', 'the owner of this repo leaves')
 }
 
-function closing(): XrpcError {
-  return new XrpcError(503, 'Overloaded', 'the service is stopping', {
-    headers: { 'retry-after': '5' },
-  })
+function stopping(): XrpcError {
+  const headers = { 'retry-after': '5' }
+  return new XrpcError(503, 'Overloaded', 'the service is stopping', { headers })
 }
 
 /** The thread of the next job starts in some 100 ms. */

@@ -1,26 +1,45 @@
-import { faultOf, internalFault, XrpcError } from '../atproto/errors.ts'
+import { faultOf, internalFault, refusalFrom, XrpcError } from '../atproto/errors.ts'
+import { Schemas } from '../atproto/lexicon.ts'
+import { assert } from '../lib/assert.ts'
 import type { Log } from '../lib/log.ts'
 import { Exports } from './exports.ts'
-import type { BulkBoot, BulkOrder, BulkSign } from './messages.ts'
 import { Flow } from './flow.ts'
+import { importRepo } from './import.ts'
+import type {
+  BulkBoot,
+  BulkOrder,
+  BulkSign,
+  ExportAsk,
+  ImportAsk,
+  Question,
+  QuestionAnswers,
+} from './messages.ts'
 
 export type Send = (sign: BulkSign) => void
 
 interface Running {
-  readonly flow: Flow
   readonly ended: AbortController
+  /** Of an export. */
+  readonly flow?: Flow
+  /** Of an import that asked something. */
+  waiting?: { resolve(answer: unknown): void; readonly reject: (error: Error) => void }
 }
+
+type Asked = Extract<BulkOrder, { readonly ask: unknown }>
 
 /** The long jobs of one thread, side by side: each lets the others go on between its steps. */
 export class Jobs {
+  readonly #boot: BulkBoot
   readonly #exports: Exports
   readonly #log: Log
   readonly #send: Send
   readonly #running = new Map<number, Running>()
+  #schemas: Schemas | undefined
   #timer: ReturnType<typeof setInterval> | undefined
   #closing = false
 
   constructor(boot: BulkBoot, parts: { readonly log: Log; readonly send: Send }) {
+    this.#boot = boot
     this.#log = parts.log
     this.#send = parts.send
     this.#exports = new Exports(boot.dataDir)
@@ -29,22 +48,17 @@ export class Jobs {
   receive(order: BulkOrder): void {
     if ('close' in order) this.#close()
     else if ('ask' in order) void this.#run(order)
-    else if ('taken' in order) this.#running.get(order.id)?.flow.taken(order.taken)
+    else if ('taken' in order) this.#running.get(order.id)?.flow?.taken(order.taken)
+    else if ('answer' in order) this.#answered(order.id)?.resolve(order.answer)
+    else if ('refusal' in order) this.#answered(order.id)?.reject(refusalFrom(order.refusal))
     else this.#end(order.id, new Cancelled())
   }
 
-  async #run({ id, ask }: Extract<BulkOrder, { readonly ask: unknown }>): Promise<void> {
-    const flow = new Flow(pace, performance.now())
-    const ended = new AbortController()
-    this.#running.set(id, { flow, ended })
+  async #run({ id, ask }: Asked): Promise<void> {
     this.#timer ??= setInterval(() => this.#look(), lookEveryMs)
     try {
-      for await (const piece of this.#exports.pieces(ask, ended.signal)) {
-        await flow.room(piece.length)
-        ended.signal.throwIfAborted()
-        this.#send({ id, piece })
-      }
-      this.#send({ id, end: true })
+      if (ask.kind === 'export') await this.#export(id, ask)
+      else await this.#import(id, ask)
     } catch (error) {
       this.#fail(id, error, { kind: ask.kind, did: ask.did })
     } finally {
@@ -53,9 +67,57 @@ export class Jobs {
     }
   }
 
+  async #export(id: number, ask: ExportAsk): Promise<void> {
+    const flow = new Flow(pace, performance.now())
+    const ended = new AbortController()
+    this.#running.set(id, { flow, ended })
+    for await (const piece of this.#exports.pieces(ask, ended.signal)) {
+      await flow.room(piece.length)
+      ended.signal.throwIfAborted()
+      this.#send({ id, piece })
+    }
+    this.#send({ id, end: true })
+  }
+
+  async #import(id: number, ask: ImportAsk): Promise<void> {
+    const ended = new AbortController()
+    this.#running.set(id, { ended })
+    this.#schemas ??= new Schemas(JSON.parse(this.#boot.schemas))
+    const around = {
+      ...this.#boot,
+      schemas: this.#schemas,
+      log: this.#log,
+      lend: async () => (await this.#ask(id, { kind: 'lend' })).head,
+      targets: async (uris: readonly string[]) =>
+        (await this.#ask(id, { kind: 'targets', uris })).boundaries,
+    }
+    const end = await importRepo(ask, around, ended.signal)
+    this.#send({ id, end })
+  }
+
+  async #ask<Kind extends Question['kind']>(
+    id: number,
+    question: Extract<Question, { readonly kind: Kind }>,
+  ): Promise<QuestionAnswers[Kind]> {
+    const running = this.#running.get(id)
+    assert(running !== undefined, 'a job that asks is running')
+    running.ended.signal.throwIfAborted()
+    const { promise, resolve, reject } = Promise.withResolvers<QuestionAnswers[Kind]>()
+    running.waiting = { resolve, reject }
+    this.#send({ id, question })
+    return await promise
+  }
+
+  #answered(id: number) {
+    const running = this.#running.get(id)
+    const waiting = running?.waiting
+    if (running !== undefined) delete running.waiting
+    return waiting
+  }
+
   #fail(id: number, error: unknown, what: object): void {
-    if (error instanceof Cancelled) return
-    if (error instanceof XrpcError) {
+    if (error instanceof Cancelled) this.#send({ id, cancelled: true })
+    else if (error instanceof XrpcError) {
       this.#log.info('bulk.refused', { ...what, reason: error.message })
       this.#send({ id, fault: faultOf(error) })
     } else {
@@ -68,7 +130,7 @@ export class Jobs {
   #look(): void {
     const nowMs = performance.now()
     for (const [id, { flow }] of this.#running) {
-      const reason = flow.check(nowMs)
+      const reason = flow?.check(nowMs)
       if (reason !== undefined) this.#end(id, new XrpcError(408, 'RequestTimeout', reason))
     }
   }
@@ -76,7 +138,8 @@ export class Jobs {
   #end(id: number, reason: Error): void {
     const running = this.#running.get(id)
     running?.ended.abort(reason)
-    running?.flow.wake()
+    running?.flow?.wake()
+    this.#answered(id)?.reject(reason)
   }
 
   #rest(): void {

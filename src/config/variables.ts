@@ -161,6 +161,15 @@ export const variables = {
     text: 'Size of each of the two files of a shard’s journal.',
     example: '33554432',
   }),
+  importBytesMax: variable(
+    'STRATOS_IMPORT_MAX_BYTES',
+    268_435_456,
+    between(1_048_576, 4_294_967_295),
+    {
+      text: 'Size of a repo that people may import, as a CAR.',
+      example: '1073741824',
+    },
+  ),
   authFailuresPerMinute: variable('STRATOS_AUTH_FAILURES_PER_MINUTE', 300, between(1, 1_000_000), {
     text: 'Refused credentials of one address a minute; beyond it 429 before any is checked.',
     example: '300',

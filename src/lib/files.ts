@@ -1,4 +1,4 @@
-import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, writeSync } from 'node:fs'
+import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { randomBytes } from 'node:crypto'
 
@@ -26,6 +26,12 @@ export function makeFolder(path: string): void {
   for (let folder = path; folder.length >= first.length; folder = dirname(folder)) {
     syncFolder(dirname(folder))
   }
+}
+
+/** Makes a folder, and removes what is in it. */
+export function emptyFolder(path: string): void {
+  rmSync(path, { recursive: true, force: true })
+  makeFolder(path)
 }
 
 /** Brings the names inside a folder to disk. */

@@ -3,6 +3,7 @@ import { AnonymousTraffic } from '../api/anonymous.ts'
 import { boundKeyMethods } from '../api/bound-keys.ts'
 import { publicDocuments } from '../api/documents.ts'
 import { hydrateMethods } from '../api/hydrate.ts'
+import { importMethods } from '../api/import.ts'
 import { membershipMethods } from '../api/membership.ts'
 import { oauthKeyMethods } from '../api/oauth-key.ts'
 import { SignIn } from '../api/oauth.ts'
@@ -31,8 +32,10 @@ export function doors(
 ): Server {
   const { config, rules, schemas, oauth } = parts
   const { browsers, credentials, ...callers } = callersOf(parts, log)
+  const writing = { ...parts, wantsStubs: config.stubs === 'full', writes: writeRate(config) }
   const methods = methodTable(schemas, {
-    ...repoMethods({ ...parts, wantsStubs: config.stubs === 'full', writes: writeRate(config) }),
+    ...repoMethods(writing),
+    ...importMethods({ ...writing, log }),
     ...hydrateMethods(parts),
     ...membershipMethods({ ...parts, boundaries: config.boundaries }),
     ...operatorMethods({ ...parts, boundaries: config.boundaries }),

@@ -18,6 +18,13 @@ export interface Threads {
   readonly died: (name: string, error: unknown) => void
 }
 
+interface Made {
+  readonly config: Config
+  readonly rules: WriteRules
+  readonly docs: readonly LexiconDoc[]
+  readonly schemas: Schemas
+}
+
 /** Whoever owns actors, and the thread of long jobs. */
 export interface ActorThreads {
   readonly call: CallActor
@@ -27,11 +34,11 @@ export interface ActorThreads {
 }
 
 export async function startActors(
-  made: { config: Config; rules: WriteRules; docs: readonly LexiconDoc[]; schemas: Schemas },
+  made: Made,
   around: Threads & { readonly log: Log },
 ): Promise<ActorThreads> {
   const pool = await startShards(made, around)
-  const bulk = startBulk(made.config, around)
+  const bulk = startBulk(made, around)
   return {
     bulk,
     call: async (did, requestId, ask) => {
@@ -50,7 +57,7 @@ export async function startActors(
 }
 
 async function startShards(
-  made: { config: Config; rules: WriteRules; docs: readonly LexiconDoc[]; schemas: Schemas },
+  made: Made,
   { log, startWorker, died }: Threads & { readonly log: Log },
 ): Promise<ShardPool> {
   const { config, rules, docs, schemas } = made
@@ -82,10 +89,11 @@ async function startShards(
 }
 
 function startBulk(
-  { dataDir, logLevel, shards }: Config,
+  { config, rules, docs }: Made,
   { log, ...threads }: Threads & { readonly log: Log },
 ): Bulk {
-  const boot = { role: 'bulk', dataDir, logLevel } as const
+  const { dataDir, logLevel, shards } = config
+  const boot = { role: 'bulk', dataDir, logLevel, schemas: JSON.stringify(docs), rules } as const
   return shards === 0 ? Bulk.inline(boot, log) : Bulk.inWorker(boot, threads)
 }
 

@@ -7,6 +7,7 @@ import { writeDurably } from '../lib/files.ts'
 import { BoundKeys } from '../store/bound-key.ts'
 import { BrowserSessions } from '../store/browser-session.ts'
 import { DepartureStore } from '../store/departure.ts'
+import { ImportStore } from '../store/import.ts'
 import { migrateSqlite } from '../store/migrate.ts'
 import { OauthStates } from '../store/oauth-state.ts'
 import { Roster } from '../store/roster.ts'
@@ -48,6 +49,7 @@ export function storesOver(sql: Sql) {
     takedowns: new TakedownStore(sql),
     used: new UsedTokenStore(sql),
     boundKeys: new BoundKeys(sql),
+    imports: new ImportStore(sql),
   }
 }
 

@@ -1,6 +1,7 @@
 import type { Cid } from '../atproto/cid.ts'
 import type { AtUri, Did, Nsid, Rkey, Tid } from '../atproto/syntax.ts'
 import type { View } from '../store/actor.ts'
+import type { Head } from '../store/actor-change.ts'
 import type { HydrateQuery } from '../store/actor-hydrate.ts'
 import type {
   Budget,
@@ -36,6 +37,10 @@ export type ActorCall =
   | { readonly kind: 'collections'; readonly view: View }
   /** All that was acknowledged stands in the database after this, for others to read there. */
   | { readonly kind: 'settle' }
+  /** Leaves a repo without records to an import: until `return` nobody else writes to it. */
+  | { readonly kind: 'lend' }
+  /** Ends what `lend` began. */
+  | { readonly kind: 'return' }
   | { readonly kind: 'queue'; readonly outbox: readonly OutboxEntry[] }
   | { readonly kind: 'outbox'; readonly limit: number }
   /** What the outbox holds, with `parkedMax` of the rows that were given up. */
@@ -114,6 +119,8 @@ export interface ActorAnswers {
   targets: { readonly boundaries: Targets }
   collections: { readonly collections: readonly Nsid[] }
   settle: { readonly signingKey: string }
+  lend: { readonly head: Head }
+  return: Record<string, never>
   queue: Record<string, never>
   outbox: { readonly rows: readonly OutboxRow[]; readonly budget?: Budget }
   'outbox-state': OutboxState

@@ -67,31 +67,76 @@ export function encodeRecord(
   value: unknown,
   { rules, facts, schemas }: Encoding,
 ): EncodedRecord {
+  const { before, validate, boundaries: own } = facts
   const claimed = typed(collection, value)
-  if ('source' in claimed) {
-    throw invalidRecord('Record/source belongs to stubs and is not allowed in a private record')
-  }
-  const boundaries = checkBoundaries(Reflect.get(claimed, 'boundary'), {
-    serviceDid: rules.serviceDid,
-    allowed: rules.boundaries,
-    own: facts.boundaries,
-  })
-  const { before, validate } = facts
-  const { record, validationStatus } = held(collection, claimed, { schemas, validate })
-  if (collection === postCollection) checkPost(record)
+  const kept = checkRecord(collection, claimed, { rules, own, schemas, validate })
+  const { record, boundaries, validationStatus } = kept
   checkTargets(record, { boundaries, targets: facts.targets, before })
-  refuseBlobs(record)
+  checkBlobs(record, 'here')
   const { content, cidBytes, cid } = salted(record, before)
-  if (content.length > recordBytesMax) {
-    throw new XrpcError(
-      400,
-      'RecordTooLarge',
-      `a record must not be larger than ${recordBytesMax} bytes, this one has ${content.length}`,
-    )
-  }
+  checkSize(content)
   const createdAt = saidTime(record)
   const links = linksOf(record)
   return { cid, cidBytes, content, boundaries, createdAt, links, validationStatus }
+}
+
+/** A record of an import, as it was decoded, that passed every rule which holds for one. */
+export interface KeptRecord {
+  readonly boundaries: readonly string[]
+  readonly createdAt: string | undefined
+  readonly links: readonly Link[]
+}
+
+/**
+ * The rules for a record that comes as bytes with its CID: nothing is filled in. Its blobs may be
+ * missing, and what it answers and quotes is not looked at.
+ * @throws XrpcError 400 with the name of the rule
+ */
+export function checkKept(
+  collection: Nsid,
+  { record, content }: { readonly record: DataValue; readonly content: Uint8Array },
+  given: {
+    readonly rules: RecordRules
+    readonly own: readonly string[]
+    readonly schemas: Schemas
+  },
+): KeptRecord {
+  checkCollection(collection, given.rules)
+  if (!isDataObject(record)) throw invalidRecord('Record must be an object')
+  if (record['$type'] !== collection) throw invalidRecord(`Record/$type must be ${collection}`)
+  const { boundaries } = checkRecord(collection, record, given)
+  checkBlobs(record, 'anywhere')
+  checkSize(content)
+  return { boundaries, createdAt: saidTime(record), links: linksOf(record) }
+}
+
+/** The rules that hold for every record by itself. */
+function checkRecord(
+  collection: Nsid,
+  claimed: object,
+  given: {
+    readonly rules: RecordRules
+    readonly own: readonly string[]
+    readonly schemas: Schemas
+    readonly validate?: boolean | undefined
+  },
+) {
+  if ('source' in claimed) {
+    throw invalidRecord('Record/source belongs to stubs and is not allowed in a private record')
+  }
+  const { serviceDid, boundaries: allowed } = given.rules
+  const { own, schemas, validate } = given
+  const rules = { serviceDid, allowed, own }
+  const boundaries = checkBoundaries(Reflect.get(claimed, 'boundary'), rules)
+  const { record, validationStatus } = held(collection, claimed, { schemas, validate })
+  if (collection === postCollection) checkPost(record)
+  return { record, boundaries, validationStatus }
+}
+
+function checkSize({ length }: Uint8Array): void {
+  if (length <= recordBytesMax) return
+  const message = `a record must not be larger than ${recordBytesMax} bytes, this one has ${length}`
+  throw new XrpcError(400, 'RecordTooLarge', message)
 }
 
 /** The record as data, held against its lexicon where there is one. */
@@ -158,20 +203,20 @@ function freshSalt(): DataValue {
   return { $bytes: randomBytes(saltBytes).toString('base64').replaceAll('=', '') }
 }
 
-/** The service holds no blobs, so whatever a record names is missing. */
-function refuseBlobs(value: DataValue): void {
+/** The service holds no blobs: where they must be `here`, whatever a record names is missing. */
+function checkBlobs(value: DataValue, where: 'here' | 'anywhere'): void {
   if (Array.isArray(value)) {
-    for (const element of value) refuseBlobs(element)
+    for (const element of value) checkBlobs(element, where)
     return
   }
   if (!isDataObject(value)) return
-  if (value['$type'] === 'blob') {
+  if (value['$type'] === 'blob' && where === 'here') {
     throw new XrpcError(400, 'BlobNotFound', 'the record names a blob that was not uploaded here')
   }
   if (typeof value['cid'] === 'string' && typeof value['mimeType'] === 'string') {
     throw invalidRecord('the record names a blob in the old form without "$type"')
   }
-  for (const member of Object.values(value)) refuseBlobs(member)
+  for (const member of Object.values(value)) checkBlobs(member, where)
 }
 
 function invalidRecord(message: string): XrpcError {

@@ -56,13 +56,7 @@ export function checkTargets(record: unknown, facts: TargetFacts): void {
   }
   const parent = replies.at(-1)
   const reach = parent === undefined ? undefined : own(targets, parent)
-  if (reach !== undefined && !boundaries.every((name) => reach.includes(name))) {
-    throw new XrpcError(
-      400,
-      'ReplyBoundaryEscalation',
-      'a reply must not name a boundary that the post it answers does not name',
-    )
-  }
+  if (reach !== undefined) checkReach(boundaries, reach)
   if (!embeds.every((uri) => stands(uri, pointed.embeds))) {
     throw new XrpcError(
       400,
@@ -70,6 +64,16 @@ export function checkTargets(record: unknown, facts: TargetFacts): void {
       'a quote must point to a private record of this service that you can read',
     )
   }
+}
+
+/** @throws XrpcError 400 ReplyBoundaryEscalation where a reply reaches whom its parent does not */
+export function checkReach(boundaries: readonly string[], ofParent: readonly string[]): void {
+  if (boundaries.every((name) => ofParent.includes(name))) return
+  throw new XrpcError(
+    400,
+    'ReplyBoundaryEscalation',
+    'a reply must not name a boundary that the post it answers does not name',
+  )
 }
 
 /** No member that every object has. */

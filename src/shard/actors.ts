@@ -1,5 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync } from 'node:fs'
 import { decode } from '../atproto/cbor.ts'
 import { overloaded, XrpcError } from '../atproto/errors.ts'
 import { SigningKey } from '../atproto/keys.ts'
@@ -10,6 +9,7 @@ import type { ActorAnswers } from '../service/calls.ts'
 import type { Head } from '../store/actor-change.ts'
 import { ActorStore } from '../store/actor.ts'
 import { actorFolder, removeActorFolder } from '../store/actor-folder.ts'
+import { actorKeyPath, readActorKey } from '../store/actor-key.ts'
 import {
   type ActorDatabaseOptions,
   actorDatabasePath,
@@ -136,17 +136,17 @@ export class Actors {
 
   /** The actor's signing key, made and brought to disk at first. */
   signingKey(did: Did): SigningKey {
-    const folder = actorFolder(this.#options.dataDir, did)
-    const path = join(folder, keyFile)
+    const { dataDir } = this.#options
+    const path = actorKeyPath(dataDir, did)
     if (!existsSync(path)) {
       // With another key every commit that is there would stop verifying, for good.
-      if (existsSync(actorDatabasePath(this.#options.dataDir, did))) {
+      if (existsSync(actorDatabasePath(dataDir, did))) {
         throw new Error(`the key file of ${did} is gone: restore ${path} from a backup`)
       }
-      makeFolder(folder)
+      makeFolder(actorFolder(dataDir, did))
       writeDurably(path, SigningKey.generate().exportHex(), 0o600)
     }
-    return readKey(path)
+    return readActorKey(dataDir, did)
   }
 
   /** Opens an actor's database, made and migrated at first, for the commit that starts a repo. */
@@ -251,7 +251,7 @@ export class Actors {
   async #load(did: Did): Promise<OpenActor> {
     const { dataDir } = this.#options
     if (!existsSync(actorDatabasePath(dataDir, did))) throw repoNotFound(did)
-    const key = readKey(join(actorFolder(dataDir, did), keyFile))
+    const key = readActorKey(dataDir, did)
     const behind = await openActorDatabase(did, this.#options)
     const store = new ActorStore(behind, did)
     try {
@@ -273,7 +273,6 @@ async function relink(store: ActorStore): Promise<void> {
   await store.relink(records.map(({ uri, content }) => ({ uri, links: linksOf(decode(content)) })))
 }
 
-const keyFile = 'signing_key'
 const handleWaitMs = 5_000
 
 function caughtUp({ opened }: Entry): boolean {
@@ -284,10 +283,6 @@ function caughtUp({ opened }: Entry): boolean {
     // Who next reads or writes there is told, and it is logged.
     return false
   }
-}
-
-function readKey(path: string): SigningKey {
-  return SigningKey.import(readFileSync(path, 'utf8').trim())
 }
 
 function repoNotFound(did: Did): XrpcError {

@@ -8,6 +8,7 @@ import type { ActorAnswers } from '../service/calls.ts'
 import { Journal } from '../store/journal.ts'
 import { Actors } from './actors.ts'
 import type { ShardBoot, ShardMessage, ShardReply, ShardRequest } from './messages.ts'
+import { Loans } from './loans.ts'
 import { Outboxes } from './outboxes.ts'
 import { Reads } from './reads.ts'
 import { joinReplies, unpackedReply } from './replies.ts'
@@ -21,6 +22,7 @@ export class Engine {
   readonly #reads: Reads
   readonly #writes: Writes
   readonly #outboxes: Outboxes
+  readonly #loans: Loans
   readonly #repos: Repos
   readonly #turns = new Turns<Did>()
   readonly #log: Log
@@ -48,6 +50,7 @@ export class Engine {
     this.#journal = journal
     this.#reads = new Reads(this.#actors)
     this.#writes = new Writes(this.#actors, repos, { boot, journal, schemas, turns })
+    this.#loans = new Loans(this.#actors, repos, turns)
     this.#outboxes = new Outboxes(this.#actors, turns, boot.rules)
   }
 
@@ -113,6 +116,10 @@ export class Engine {
         }
       case 'settle':
         return await this.#reads.settle(did)
+      case 'lend':
+        return await this.#loans.lend(did)
+      case 'return':
+        return await this.#loans.giveBack(did)
       case 'queue':
         return await this.#outboxes.queue(did, request.outbox)
       case 'outbox':

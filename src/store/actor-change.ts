@@ -81,7 +81,11 @@ export function changeStatements(changes: readonly Change[]): Statement[] {
   return [moveHead(first.before, last), ...changes.flatMap(rowStatements)]
 }
 
-function moveHead(before: Head | undefined, { did, after, commit, time }: Change): Statement {
+/** Refuses where the head is not `before`. */
+export function moveHead(
+  before: Head | undefined,
+  { did, after, commit, time }: Pick<Change, 'did' | 'after' | 'commit' | 'time'>,
+): Statement {
   const place = [after.cid, after.rev, after.seq, after.lastBlock, commit, time]
   return before === undefined
     ? { sql: insertHead, args: [did, ...place], rows: 1 }
@@ -89,12 +93,21 @@ function moveHead(before: Head | undefined, { did, after, commit, time }: Change
 }
 
 function rowStatements({ did, after, time, ops, outbox }: Change): Statement[] {
-  const event = JSON.stringify({ ops: ops.map(eventOp) })
   return [
-    { sql: insertEvent, args: [after.seq, did, time, after.rev, event], rows: 1 },
+    eventStatement({ did, after, time }, ops.map(eventOp)),
     ...ops.flatMap((op) => opStatements(op, { rev: after.rev, time })),
     ...outbox.map(queueStatement),
   ]
+}
+
+/** What one commit did, for those who follow the repo. */
+export function eventStatement(
+  at: Pick<Change, 'did' | 'time'> & { readonly after: Pick<Head, 'rev' | 'seq'> },
+  ops: readonly EventOp[],
+): Statement {
+  const { did, after, time } = at
+  const args = [after.seq, did, time, after.rev, JSON.stringify({ ops })]
+  return { sql: insertEvent, args, rows: 1 }
 }
 
 /** The links of an earlier record go, those of the new one come. */
@@ -104,7 +117,11 @@ function linkStatements({ uri, put, prev }: RecordOp): Statement[] {
   return [...gone, ...links.map((link) => ({ sql: insertLink, args: [uri, link.path, link.uri] }))]
 }
 
-function opStatements(op: RecordOp, at: { readonly rev: Tid; readonly time: string }): Statement[] {
+/** The rows of one record. */
+export function opStatements(
+  op: RecordOp,
+  at: { readonly rev: Tid; readonly time: string },
+): Statement[] {
   const { uri, collection, rkey, put } = op
   const boundaryRows = [
     ...op.before.map((name) => ({ sql: deleteBoundary, args: [name, collection, rkey], rows: 1 })),
@@ -125,7 +142,18 @@ function opStatements(op: RecordOp, at: { readonly rev: Tid; readonly time: stri
   return [dropBlock, block, { sql: updateRecord, args, rows: 1 }, ...boundaryRows]
 }
 
-function eventOp(op: RecordOp): object {
+/** Facts of one operation as an event has them. */
+export interface EventOp {
+  readonly action: RecordOp['action']
+  /** `collection/rkey` */
+  readonly path: string
+  readonly cid: Cid | null
+  readonly prev: Cid | null
+  readonly before: readonly string[]
+  readonly after: readonly string[]
+}
+
+export function eventOp(op: RecordOp): EventOp {
   return {
     action: op.action,
     path: `${op.collection}/${op.rkey}`,

@@ -2,17 +2,10 @@ import { existsSync } from 'node:fs'
 import type { Cid } from '../atproto/cid.ts'
 import type { AtUri, Did, Tid } from '../atproto/syntax.ts'
 import { assert } from '../lib/assert.ts'
-import type { Head } from './actor-change.ts'
+import type { EventOp, Head } from './actor-change.ts'
 import { selectHead, type View } from './actor.ts'
 import { visible } from './actor-view.ts'
 import { openSqlite, type Sqlite } from './sqlite.ts'
-
-/** What a commit did to one record, of those facts that tell how the tree was before. */
-export interface PastOp {
-  /** `collection/rkey` */
-  readonly path: string
-  readonly prev: Cid | null
-}
 
 export interface Content {
   readonly uri: AtUri
@@ -79,11 +72,11 @@ export class ActorSnapshot implements AsyncDisposable {
   }
 
   /** What was done after `rev`, newest first. */
-  *opsSince(rev: Tid): IterableIterator<PastOp> {
+  *opsSince(rev: Tid): IterableIterator<EventOp> {
     const sql = 'select rev, event from stratos_seq order by seq desc'
     for (const row of this.#sqlite.each<{ rev: Tid; event: string }>(sql)) {
       if (row.rev <= rev) return
-      const { ops }: { ops: PastOp[] } = JSON.parse(row.event)
+      const { ops }: { ops: EventOp[] } = JSON.parse(row.event)
       yield* ops.toReversed()
     }
   }

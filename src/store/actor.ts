@@ -77,6 +77,10 @@ export class ActorStore {
     return await this.#sql.all(selectEntries)
   }
 
+  async hasRecords(): Promise<boolean> {
+    return (await this.#sql.all('select uri from stratos_record limit 1')).length > 0
+  }
+
   /** The record at `uri`, when `view` may see it: one statement decides both. */
   async record(uri: AtUri, view: View): Promise<StoredRecord | undefined> {
     const condition = visible(view, 2)

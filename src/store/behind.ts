@@ -21,6 +21,8 @@ export class Behind implements Sql {
   #waiting: string[] = []
   #count = 0
   #state: 'sound' | 'failed' | 'aside' = 'sound'
+  /** Settles when whoever else writes here has finished. */
+  #lent: Promise<void> | undefined
 
   constructor(did: Did, path: string, sqlite: Sqlite) {
     this.did = did
@@ -100,17 +102,33 @@ export class Behind implements Sql {
     this.#count = 0
   }
 
+  /**
+   * Leaves writing to another handle until the function that this gives is called; who writes here
+   * meanwhile waits, and who reads does not. Nothing must be added by `later` in between.
+   */
+  lend(): () => void {
+    this.catchUp()
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#lent = promise
+    return () => {
+      this.#lent = undefined
+      resolve()
+    }
+  }
+
   async all<Row>(sql: string, ...args: readonly SqlValue[]): Promise<Row[]> {
     this.catchUp()
     return await this.#sqlite.all(sql, ...args)
   }
 
   async run(batch: readonly Statement[]): Promise<void> {
+    while (this.#lent !== undefined) await this.#lent
     this.catchUp()
     await this.#sqlite.run(batch)
   }
 
   async scrub(): Promise<void> {
+    while (this.#lent !== undefined) await this.#lent
     this.catchUp()
     await this.#sqlite.scrub()
   }

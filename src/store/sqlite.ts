@@ -73,17 +73,31 @@ export class Sqlite implements Sql {
       this.#database.run(`pragma synchronous = ${synchronous}`)
       this.#level = synchronous
     }
-    this.#prepare('begin immediate').run()
+    this.begin()
     try {
-      for (const [index, { sql, args, rows }] of batch.entries()) {
-        const { changes } = this.#prepare(sql).run(...args)
-        if (rows !== undefined && changes !== rows) throw new RowsMismatch(index, rows, changes)
-      }
-      this.#prepare('commit').run()
+      this.execute(batch)
+      this.commit()
     } catch (error) {
       this.undo()
       throw error
     }
+  }
+
+  /** Opens a transaction, for what is too much for one batch: to be ended by `commit` or `undo`. */
+  begin(): void {
+    this.#prepare('begin immediate').run()
+  }
+
+  /** Within a transaction. @throws RowsMismatch as `run` does */
+  execute(batch: readonly Statement[]): void {
+    for (const [index, { sql, args, rows }] of batch.entries()) {
+      const { changes } = this.#prepare(sql).run(...args)
+      if (rows !== undefined && changes !== rows) throw new RowsMismatch(index, rows, changes)
+    }
+  }
+
+  commit(): void {
+    this.#prepare('commit').run()
   }
 
   async scrub(): Promise<void> {

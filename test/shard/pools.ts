@@ -57,7 +57,8 @@ export class House {
       ...one,
     }))
     const [first] = boots
-    const bulkBoot = { role: 'bulk', dataDir, logLevel: 'silent' } as const
+    const { schemas, rules } = boot(dataDir)
+    const bulkBoot = { role: 'bulk', dataDir, logLevel: 'silent', schemas, rules } as const
     const rest = { dataDir, log, died, workers }
     if (kind === 'inline' && first !== undefined) {
       const inlineLog = createLog('warn', keepIn(log))
