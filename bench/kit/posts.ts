@@ -75,7 +75,8 @@ export function keyBetween(count: number): Tid {
 
 /** Of the tree with these records added. */
 async function rootOf(store: ActorStore, ops: readonly RecordOp[]) {
-  const there = (await store.entries()).map((row) => entryOf(row, row.cid))
+  const pages = await Array.fromAsync(store.entries())
+  const there = pages.flat().map((row) => entryOf(row, row.cid))
   const added = ops.flatMap((op) => (op.put === undefined ? [] : [entryOf(op, op.put.cid)]))
   const entries = [...there, ...added].toSorted(([a], [b]) => (a < b ? -1 : 1))
   return Mst.fromSorted(entries).rootCid()

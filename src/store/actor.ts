@@ -38,6 +38,17 @@ export interface FoundRecord extends Omit<StoredRecord, 'content'> {
   readonly content?: Uint8Array | undefined
 }
 
+/** Where a record stands in the tree. */
+export interface RecordEntry {
+  readonly uri: AtUri
+  readonly collection: Nsid
+  readonly rkey: Rkey
+  readonly cid: Cid
+}
+
+/** Some 5 ms to read and to build a tree of: what other actors of a thread may have to wait. */
+const entriesPageSize = 2_000
+
 /** Says of a content whether the caller has it by its hash, so that it need not be read. */
 export type Known = (cid: Cid) => boolean
 
@@ -46,7 +57,8 @@ const nothingKnown: Known = () => false
 export const selectHead =
   'select cid, rev, seq, "lastBlock", content from stratos_repo_root where did = $1'
 const selectBlock = 'select content from stratos_repo_block where id = $1'
-const selectEntries = 'select collection, rkey, cid from stratos_record order by uri'
+const selectEntries = `select uri, collection, rkey, cid from stratos_record
+  where uri > $1 order by uri limit $2`
 
 /** The queries and reports of one actor's database. It keeps nothing in memory. */
 export class ActorStore {
@@ -72,9 +84,17 @@ export class ActorStore {
     return { ...head, commit: content }
   }
 
-  /** Path and CID of every record, in the order of the tree. */
-  async entries(): Promise<{ collection: Nsid; rkey: Rkey; cid: Cid }[]> {
-    return await this.#sql.all(selectEntries)
+  /**
+   * Path and CID of every record, in the order of the tree. Each page is read when it is asked for:
+   * what is written between two of them shows in the later one.
+   */
+  async *entries(pageSize = entriesPageSize): AsyncGenerator<readonly RecordEntry[], void> {
+    let after: string | undefined = ''
+    while (after !== undefined) {
+      const page: RecordEntry[] = await this.#sql.all(selectEntries, after, pageSize)
+      if (page.length > 0) yield page
+      after = page.length < pageSize ? undefined : page.at(-1)?.uri
+    }
   }
 
   async hasRecords(): Promise<boolean> {

@@ -206,9 +206,7 @@ test('several Changes of one batch each have their event, rev and seq', async ()
   expect(events.slice(1)).toEqual(
     [first, second, third].map(({ after }) => ({ seq: after.seq, rev: after.rev })),
   )
-  expect(await actor.store.entries()).toEqual([
-    { collection, rkey: place('two').rkey, cid: put('two', 2).put.cid },
-  ])
+  expect(await entriesOf(actor)).toEqual([{ ...place('two'), cid: put('two', 2).put.cid }])
   expect(await actor.store.head()).toMatchObject(third.after)
 })
 
@@ -240,15 +238,38 @@ test('a record that is excepted is missing, to eyes that see everything else, to
   }
   expect(await actor.store.record(one, { boundaries: [], except: [two] })).toBeUndefined()
   // What is excepted stays in the tree.
-  expect(await actor.store.entries()).toHaveLength(2)
+  expect(await entriesOf(actor)).toHaveLength(2)
 })
 
 test('entries and blocks come in the order of the tree', async () => {
   for (const rkey of ['b', 'a', 'B', '~', '-', 'aa']) {
     await actor.commit([actor.creating(rkey, ['x'])])
   }
-  const rkeys = (await actor.store.entries()).map(({ rkey }) => rkey)
+  const rkeys = (await entriesOf(actor)).map(({ rkey }) => rkey)
   expect<string[]>(rkeys).toEqual(['-', 'B', 'a', 'aa', 'b', '~'])
   const blocks = await actor.store.blocks()
   expect(blocks.map(({ cid }) => cid)).toEqual(rkeys.map((rkey) => put(rkey, 0).put.cid))
 })
+
+test.each([1, 2, 3, 4, 5, 6, 7])(
+  'entries come by pages of %i, none of them twice',
+  async (size) => {
+    for (const rkey of ['b', 'a', 'B', '~', '-', 'aa']) {
+      await actor.commit([actor.creating(rkey, ['x'])])
+    }
+    const pages = await Array.fromAsync(actor.store.entries(size))
+    expect(pages.flat()).toEqual(await entriesOf(actor))
+    expect(pages.map(({ length }) => length)).toEqual(
+      Array.from({ length: Math.ceil(6 / size) }, (_, page) => Math.min(size, 6 - page * size)),
+    )
+  },
+)
+
+test('a repo without records has no page of entries', async () => {
+  await actor.commit([])
+  expect(await Array.fromAsync(actor.store.entries())).toEqual([])
+})
+
+async function entriesOf({ store }: Actor) {
+  return (await Array.fromAsync(store.entries())).flat()
+}
