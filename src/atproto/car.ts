@@ -34,7 +34,7 @@ export function carBlock(cid: CidBytes, bytes: Uint8Array): Uint8Array {
 }
 
 /** A whole CAR in memory: for proofs and single records. Exports stream its parts instead. */
-export function encodeCar(root: CidBytes, blocks: Iterable<CarBlock>): Uint8Array {
+export function encodeCar(root: CidBytes, blocks: Iterable<CarBlock>): Uint8Array<ArrayBuffer> {
   const parts = [carHeader(root)]
   for (const { cid, bytes } of blocks) parts.push(carBlock(cid, bytes))
   return new Uint8Array(Bun.concatArrayBuffers(parts))

@@ -5,9 +5,10 @@ import { insert, remove } from './mst-edit.ts'
 import { checkKey, keyHeight } from './mst-key.ts'
 import { type MstChild, type MstLeaf, MstNode } from './mst-node.ts'
 
-export interface MstBlock {
+export interface MstNodeBlock {
   readonly cid: CidBytes
   readonly bytes: Uint8Array
+  readonly leaves: readonly MstLeaf[]
 }
 
 /**
@@ -113,18 +114,21 @@ export class Mst {
   }
 
   /** Each node before those below it, with the records that stand in it. */
-  *nodes(): IterableIterator<MstBlock & { readonly leaves: readonly MstLeaf[] }> {
+  *nodes(): IterableIterator<MstNodeBlock> {
     for (const next of this.walk()) {
       if (!(next instanceof MstNode)) continue
       yield { cid: next.cid, bytes: next.encode(), leaves: next.leaves }
     }
   }
 
-  /** The nodes from the root to the key or, when it is absent, to where it would be. */
-  proof(key: string): MstBlock[] {
-    const blocks: MstBlock[] = []
+  /**
+   * The nodes from the root to the key or, when it is absent, to where it would be, with the records
+   * that stand in them and so are shown, too.
+   */
+  proof(key: string): MstNodeBlock[] {
+    const blocks: MstNodeBlock[] = []
     for (let node: MstChild = this.#root; node !== undefined;) {
-      blocks.push({ cid: node.cid, bytes: node.encode() })
+      blocks.push({ cid: node.cid, bytes: node.encode(), leaves: node.leaves })
       const place = node.place(key)
       node = node.leaves[place]?.key === key ? undefined : node.children[place]
     }

@@ -28,6 +28,10 @@ export type ActorCall =
     }
   | ({ readonly kind: 'write' } & WriteCall)
   | ({ readonly kind: 'read' } & ReadCall)
+  /** One record with a proof, or a proof that there is none. */
+  | ({ readonly kind: 'prove' } & ProofCall)
+  /** The newest commit. */
+  | { readonly kind: 'head' }
   | ({ readonly kind: 'list' } & ListCall)
   /** Those of some records that are there. */
   | ({ readonly kind: 'hydrate' } & HydrateQuery)
@@ -82,6 +86,17 @@ export interface ReadCall {
   readonly view: View
 }
 
+export interface ProofCall {
+  readonly collection: Nsid
+  readonly rkey: Rkey
+  readonly view: View
+  /**
+   * Which keys beside the record's own the proof may show: all, to somebody who sees whole repos and
+   * so may also learn that a key is absent; or those alone that their stubs have made public.
+   */
+  readonly neighbours: 'all' | 'stubbed'
+}
+
 export interface ListCall {
   readonly collection: Nsid
   readonly limit: number
@@ -107,6 +122,11 @@ export interface HydrateAnswer extends RecordTexts {
   readonly contentBytes: number
 }
 
+/** A CAR of commit, path and record; or nothing, of what is not there or not to be seen. */
+export type ProofAnswer =
+  | { readonly rev: Tid; readonly bytes: Uint8Array<ArrayBuffer> }
+  | { readonly missing: true }
+
 /** What each kind of call is answered with. `rev` is the head's. */
 export interface ActorAnswers {
   key: { readonly signingKey: string }
@@ -114,6 +134,8 @@ export interface ActorAnswers {
   write: WriteAnswer
   /** One record with its CID, or none. */
   read: { readonly rev: Tid; readonly cid: Cid | null } & RecordTexts
+  prove: ProofAnswer
+  head: { readonly cid: Cid; readonly rev: Tid }
   list: { readonly rev: Tid; readonly last?: Rkey } & RecordTexts
   hydrate: HydrateAnswer
   targets: { readonly boundaries: Targets }

@@ -10,6 +10,7 @@ import { Actors } from './actors.ts'
 import type { ShardBoot, ShardMessage, ShardReply, ShardRequest } from './messages.ts'
 import { Loans } from './loans.ts'
 import { Outboxes } from './outboxes.ts'
+import { Proofs } from './proofs.ts'
 import { Reads } from './reads.ts'
 import { joinReplies, unpackedReply } from './replies.ts'
 import { Repos } from './repos.ts'
@@ -20,6 +21,7 @@ export class Engine {
   readonly #actors: Actors
   readonly #journal: Journal
   readonly #reads: Reads
+  readonly #proofs: Proofs
   readonly #writes: Writes
   readonly #outboxes: Outboxes
   readonly #loans: Loans
@@ -49,6 +51,7 @@ export class Engine {
     const journal = new Journal({ ...boot, log })
     this.#journal = journal
     this.#reads = new Reads(this.#actors)
+    this.#proofs = new Proofs(this.#actors, repos, turns)
     this.#writes = new Writes(this.#actors, repos, { boot, journal, schemas, turns })
     this.#loans = new Loans(this.#actors, repos, turns)
     this.#outboxes = new Outboxes(this.#actors, turns, boot.rules)
@@ -86,8 +89,10 @@ export class Engine {
   async #answer(request: ShardRequest): Promise<void> {
     try {
       const ok = await this.#handle(request)
-      if ('bytes' in ok) this.#send({ id: request.id, bytes: ok.bytes })
-      else this.#reply({ id: request.id, ok })
+      if ('bytes' in ok) {
+        const rev = 'rev' in ok ? { rev: ok.rev } : {}
+        this.#send({ id: request.id, bytes: ok.bytes, ...rev })
+      } else this.#reply({ id: request.id, ok })
     } catch (error) {
       this.#reply({ id: request.id, error: this.#refusal(error, request) })
     }
@@ -104,6 +109,10 @@ export class Engine {
         return await this.#writes.write(request)
       case 'read':
         return await this.#reads.record(did, request)
+      case 'prove':
+        return await this.#proofs.prove(did, request)
+      case 'head':
+        return await this.#actors.use(did, async ({ head: { cid, rev } }) => ({ cid, rev }))
       case 'list':
         return await this.#reads.list(did, request)
       case 'hydrate':

@@ -1,5 +1,5 @@
 import type { Fault } from '../atproto/errors.ts'
-import type { Did } from '../atproto/syntax.ts'
+import type { Did, Tid } from '../atproto/syntax.ts'
 import type { LogLevel } from '../lib/log.ts'
 import type { ActorAnswers, ActorCall } from '../service/calls.ts'
 import type { WriteRules } from '../service/write-op.ts'
@@ -37,8 +37,10 @@ export type ShardReply =
   | { readonly id: number; readonly ok: ActorAnswers[keyof ActorAnswers] }
   | { readonly id: number; readonly error: Fault }
 
-/** Replies travel as one text a batch, see `joinReplies`; bytes travel alone. */
-export type ShardMessage = string | { readonly id: number; readonly bytes: Uint8Array<ArrayBuffer> }
+/** Replies travel as one text a batch, see `joinReplies`; what has bytes travels alone. */
+export type ShardMessage =
+  | string
+  | { readonly id: number; readonly bytes: Uint8Array<ArrayBuffer>; readonly rev?: Tid }
 
 /** What a worker says beside answers. */
 export interface WorkerSign {

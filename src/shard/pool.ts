@@ -93,6 +93,8 @@ const inFlightOfActorMax = 64
 const limited: ReadonlySet<ActorCall['kind']> = new Set([
   'write',
   'read',
+  'prove',
+  'head',
   'list',
   'hydrate',
   'targets',
@@ -159,7 +161,8 @@ class Shard {
 
   #receive(message: ShardMessage): void {
     if (typeof message !== 'string') {
-      this.#settle(message.id)?.resolve({ bytes: message.bytes })
+      const { id, ...answer } = message
+      this.#settle(id)?.resolve(answer)
       return
     }
     for (const reply of splitReplies(message)) {

@@ -1,6 +1,7 @@
 import type { Nsid, Rkey } from '../atproto/syntax.ts'
 import type { Cid } from '../atproto/cid.ts'
 import { assert } from '../lib/assert.ts'
+import { pairsFor } from './parameters.ts'
 import type { Sql, Statement } from './sql.ts'
 
 /** What has to be on the PDS at one key: a record, or nothing. */
@@ -112,6 +113,11 @@ const selectUnannounced = `select r.uri, r.cid, r.rkey, r."indexedAt", b.content
     or (o.parked is not null and o.record is null))
   order by r.uri limit $3`
 
+/** Keys at which a stub stands and nothing else is wanted, or one is wanted and not given up. */
+const countStubbed = (keys: string): string => `select count(*) as stubbed from stratos_outbox
+  where (collection, rkey) in (values ${keys}) and ((pending = 1 and record is not null)
+    or (pending = 0 and "pdsCid" is not null and parked is null))`
+
 /** Queues an entry; part of the transaction of its cause. */
 export function queueStatement(entry: OutboxEntry): Statement {
   const { collection, rkey, record, pdsCid = null, onlyKnown = false } = entry
@@ -185,6 +191,18 @@ export class ActorOutbox {
   /** Every key on the PDS at which something of ours stands or may stand. */
   async places(): Promise<OutboxPlace[]> {
     return await this.#sql.all<OutboxPlace>(selectPlaces)
+  }
+
+  /** Whether each of these keys, none of them twice, is public by a stub or is about to be. */
+  async areStubbed(
+    keys: readonly { readonly collection: string; readonly rkey: string }[],
+  ): Promise<boolean> {
+    if (keys.length === 0) return true
+    const pairs = keys.map(({ collection, rkey }) => [collection, rkey] as const)
+    const { places, args } = pairsFor(pairs, 1)
+    const sql = countStubbed(places.join(', '))
+    const [row] = await this.#sql.all<{ stubbed: number }>(sql, ...args)
+    return row?.stubbed === keys.length
   }
 
   /** Keys after `after`, but those in `except`, to be cleared when stubs are no longer wanted. */

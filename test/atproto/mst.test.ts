@@ -199,6 +199,11 @@ describe('over random sequences of adds, updates and deletes', () => {
           const parent = proof[index - 1]
           if (parent !== undefined) expect(Buffer.from(parent.bytes).includes(cid)).toBeTrue()
         }
+        // Every node that it shows is told with the records that stand in it.
+        const nodes = [...tree.nodes()].filter(({ cid }) =>
+          proof.some((one) => equalCids(one.cid, cid)),
+        )
+        expect(nodes).toEqual(proof)
         const found = tree.get(key)
         if (found !== undefined) {
           expect(Buffer.from(proof.at(-1)?.bytes ?? []).includes(found)).toBeTrue()

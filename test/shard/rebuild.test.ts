@@ -9,7 +9,8 @@ import { Mst } from '../../src/atproto/mst.ts'
 import { parseRkey, recordUri } from '../../src/atproto/syntax.ts'
 import { nextTid } from '../../src/atproto/tid.ts'
 import { Actors, type OpenActor } from '../../src/shard/actors.ts'
-import { RepoCorrupt, Repos } from '../../src/shard/repos.ts'
+import { Repos } from '../../src/shard/repos.ts'
+import { RepoCorrupt } from '../../src/store/repo-corrupt.ts'
 import type { RecordOp } from '../../src/store/actor-change.ts'
 import { ActorStore } from '../../src/store/actor.ts'
 import type { Sql, SqlValue, Statement } from '../../src/store/sql.ts'
@@ -79,14 +80,16 @@ describe('a write between the pages of a rebuild', () => {
   test.each(['inline', 'worker'] as const)('in a shard (%s) waits for its end', async (kind) => {
     const house = await House.open(kind, copied(`shard-${kind}`))
     const [actor, other] = [large, small].map((did) => house.known(did, ''))
+    const absent = { kind: 'prove', collection, rkey: parseRkey('absent') } as const
+    const prove = { ...absent, view: 'all', neighbours: 'all' } as const
     const order: string[] = []
     const ended = (name: string) => () => void order.push(name)
     await Promise.all([
-      actor?.export().then(ended('export of the large one')),
+      house.pool.call(large, 'test', prove).then(ended('proof of the large one')),
       actor?.create('zz').then(ended('write of the large one')),
       other?.read('none').then(ended('read of another')),
     ])
-    expect(order).toEqual(['read of another', 'export of the large one', 'write of the large one'])
+    expect(order).toEqual(['read of another', 'proof of the large one', 'write of the large one'])
     await house.pool.close()
   })
 })

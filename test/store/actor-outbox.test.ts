@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
+import { parseNsid } from '../../src/atproto/syntax.ts'
 import type { OutboxKey, OutboxRow } from '../../src/store/actor-outbox.ts'
 import { Actor, place } from './changes.ts'
 import { temporaryFolder } from './temporary.ts'
@@ -174,6 +175,46 @@ test('positions tell two states of one key apart whatever was delivered in betwe
   expect(await records()).toEqual(['new'])
   await actor.store.outbox.settle(fresh, 'cid of new')
   expect(await records()).toEqual([])
+})
+
+describe('keys are public by their stubs', () => {
+  const names = Array.from({ length: 20 }, (_, index) => `key-${index}`)
+  const areStubbed = (...rkeys: readonly string[]) =>
+    actor.store.outbox.areStubbed(rkeys.map((rkey) => place(rkey)))
+
+  test('only when every one of them is', async () => {
+    for (const name of names) await queue(name, 'a stub')
+    for (let count = 0; count <= names.length; count++) {
+      const some = names.slice(0, count)
+      expect(await areStubbed(...some)).toBeTrue()
+      expect(await areStubbed(...some, 'other')).toBeFalse()
+      expect(await areStubbed('other', ...some)).toBeFalse()
+    }
+  })
+
+  test('in their own collection', async () => {
+    await queue('one', 'a stub')
+    const collection = parseNsid('com.example.other')
+    const { rkey } = place('one')
+    expect(await areStubbed('one')).toBeTrue()
+    expect(await actor.store.outbox.areStubbed([{ collection, rkey }])).toBeFalse()
+  })
+
+  test('while one stands, or is wanted and not given up', async () => {
+    expect(await areStubbed('one')).toBeFalse()
+    await delivered('one', 'cid')
+    expect(await areStubbed('one')).toBeTrue()
+    const row = await queued('one', 'newer')
+    expect(await areStubbed('one')).toBeTrue()
+    await actor.store.outbox.park(row, 'refused')
+    expect(await areStubbed('one')).toBeFalse()
+    await actor.store.outbox.unpark()
+    expect(await areStubbed('one')).toBeTrue()
+    const gone = await queued('one', null)
+    expect(await areStubbed('one')).toBeFalse()
+    await actor.store.outbox.settle(gone, null)
+    expect(await areStubbed('one')).toBeFalse()
+  })
 })
 
 async function queue(rkey: string, record: string | null): Promise<void> {
