@@ -15,5 +15,7 @@ export const schemaDocs = lexiconDocs([
   'com.atproto.repo.getRecord',
   'com.atproto.repo.listRecords',
   'com.atproto.repo.putRecord',
+  'com.atproto.sync.getLatestCommit',
   'com.atproto.sync.getRepo',
+  'com.atproto.sync.getRepoStatus',
 ])

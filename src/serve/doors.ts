@@ -8,6 +8,7 @@ import { membershipMethods } from '../api/membership.ts'
 import { oauthKeyMethods } from '../api/oauth-key.ts'
 import { SignIn } from '../api/oauth.ts'
 import { operatorMethods } from '../api/operator.ts'
+import { repoStatusMethods } from '../api/repo-status.ts'
 import { repoMethods } from '../api/repo.ts'
 import { Scopes } from '../api/scope.ts'
 import { Server } from '../api/server.ts'
@@ -40,6 +41,7 @@ export function doors(
     ...membershipMethods({ ...parts, boundaries: config.boundaries }),
     ...operatorMethods({ ...parts, boundaries: config.boundaries }),
     ...syncMethods(parts),
+    ...repoStatusMethods(parts),
     ...streamMethods(parts),
     ...oauthKeyMethods(parts),
     ...takedownMethods({ ...parts, log }),

@@ -69,6 +69,12 @@ export class Readers {
     return readers
   }
 
+  /** Of somebody of the service or an AppView by a token, of the operator, or of nobody. */
+  async credential(name: string, nsid: string): Promise<string | undefined> {
+    if (name === 'anonymous') return undefined
+    return name === 'admin' ? this.stratos.adminBasic : await this.token(name, nsid)
+  }
+
   /** Of an AppView, or of somebody of the service. */
   person(name: string): Person {
     return this.#appViews.get(name) ?? this.stratos.person(name)
@@ -88,11 +94,11 @@ export class Readers {
   }
 
   async ask(name: string, nsid: string, call: Call): Promise<Answer> {
-    return this.stratos.call(nsid, { ...call, authorization: await this.token(name, nsid) })
+    return this.stratos.call(nsid, { ...call, authorization: await this.credential(name, nsid) })
   }
 
   async exact(name: string, nsid: string, call: Call): Promise<string> {
-    const authorization = await this.token(name, nsid)
+    const authorization = await this.credential(name, nsid)
     return exactAnswer(this.stratos.url, nsid, { ...call, authorization })
   }
 

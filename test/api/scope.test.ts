@@ -22,6 +22,15 @@ const get: Call = ['com.atproto.repo.getRecord', { params: { collection: note } 
 const list: Call = ['zone.stratos.repo.listRecords', { params: { collection: note } }]
 const describeRepo: Call = ['com.atproto.repo.describeRepo']
 const getRepo: Call = ['zone.stratos.sync.getRepo']
+const getRepoTwin: Call = ['com.atproto.sync.getRepo']
+const wholeRepo: readonly Call[] = [
+  getRepo,
+  getRepoTwin,
+  ...['getLatestCommit', 'getRepoStatus'].flatMap((name): Call[] => [
+    [`zone.stratos.sync.${name}`],
+    [`com.atproto.sync.${name}`],
+  ]),
+]
 const upload: Call = ['com.atproto.repo.uploadBlob']
 const status: Call = ['zone.stratos.enrollment.status']
 const unenroll: Call = ['zone.stratos.enrollment.unenroll']
@@ -48,7 +57,7 @@ const cases: [scope: string, opens: readonly Call[], keepsShut: readonly Call[]]
   ['atproto transition:email transition:chat.bsky', [], [create, get, describeRepo, status]],
   [
     `repo:${note}`,
-    [create, put, remove, get, list, describeRepo, getRepo, upload, hydrate(own)],
+    [create, put, remove, get, list, describeRepo, ...wholeRepo, upload, hydrate(own)],
     [status, unenroll, unknown, hydrate(own, other)],
   ],
   [`repo:${note}?action=create`, [create, get, apply(['create', note])], [put, remove]],
@@ -57,8 +66,9 @@ const cases: [scope: string, opens: readonly Call[], keepsShut: readonly Call[]]
   [`repo:${note}?action=create repo:${note}?action=update`, [put], [remove]],
   [`repo?collection=${note}&collection=com.example.other&action=delete`, [remove], [create]],
   ['repo:*', [create, put, remove, get, getRepo, hydrate(own, other)], [status, unknown]],
-  ['repo:com.example.other', [], [create, get, list, getRepo, upload, describeRepo, hydrate()]],
-  ['repo:com.example.box.any', [getRepo, upload, hydrate(), hydrate('at://nobody')], [create]],
+  ['repo:com.example.other', [], [create, get, list, upload, describeRepo, hydrate()]],
+  ['repo:com.example.other', [], wholeRepo],
+  ['repo:com.example.box.any', [...wholeRepo, upload, hydrate(), hydrate('at://nobody')], [create]],
   [`repo:${note} repo:com.example.other`, [hydrate(own, other)], []],
   [`repo:${note}?action=create repo:com.example.other`, [], [apply(['delete', note])]],
   [`rpc:zone.stratos.repo.createRecord?aud=${us}`, [create], [put, get]],

@@ -146,7 +146,11 @@ const classes: Readonly<Record<DoorClass, readonly Methods[]>> = {
   owner: [
     {
       answers: { ...none, self: 'reads', appview: 'reads', admin: 'reads' },
-      calls: { 'zone.stratos.sync.getRepo': aboutSubject },
+      calls: twins({ getRepo: aboutSubject }, 'sync'),
+    },
+    {
+      answers: { ...owner, appview: 'passes', admin: 'passes' },
+      calls: twins({ getLatestCommit: aboutSubject, getRepoStatus: aboutSubject }, 'sync'),
     },
     {
       answers: owner,
@@ -284,10 +288,10 @@ function readers(hidden: Outcome, shown: Outcome): Row {
 }
 
 /** The same methods under the names of the PDS and under our own, which are methods of their own. */
-function twins(calls: Calls): Calls {
+function twins(calls: Calls, group: 'repo' | 'sync' = 'repo'): Calls {
   return Object.fromEntries(
-    ['zone.stratos.repo', 'com.atproto.repo'].flatMap((prefix) =>
-      Object.entries(calls).map(([name, call]) => [`${prefix}.${name}`, call]),
+    ['zone.stratos', 'com.atproto'].flatMap((prefix) =>
+      Object.entries(calls).map(([name, call]) => [`${prefix}.${group}.${name}`, call]),
     ),
   )
 }

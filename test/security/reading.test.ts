@@ -98,8 +98,7 @@ afterAll(async () => {
 })
 
 describe.each(Object.entries(callers))('%s', (name, row) => {
-  const ask = async (nsid: string, call: Call): Promise<Answer> =>
-    readers.stratos.call(nsid, { ...call, authorization: await credential(name, nsid) })
+  const ask = async (nsid: string, call: Call): Promise<Answer> => readers.ask(name, nsid, call)
 
   describe.each(['zone.stratos.repo', 'com.atproto.repo'])('by %s', (prefix) => {
     const get = `${prefix}.getRecord`
@@ -111,7 +110,7 @@ describe.each(Object.entries(callers))('%s', (name, row) => {
         const expected = row.reads[state]
         expectOutcome(await ask(get, { params }), expected)
         if (expected !== missing) return
-        const authorization = await credential(name, get)
+        const authorization = await readers.credential(name, get)
         const exact = async (rkey: string) => {
           const call = { params: { ...params, rkey }, authorization }
           return await exactAnswer(readers.stratos.url, get, call)
@@ -196,11 +195,6 @@ describe.each(Object.entries(callers))('%s', (name, row) => {
 })
 
 const otherCid = 'bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a'
-
-async function credential(name: string, nsid: string): Promise<string | undefined> {
-  if (name === 'anonymous') return undefined
-  return name === 'admin' ? readers.stratos.adminBasic : await readers.token(name, nsid)
-}
 
 function aliceDid(): string {
   return readers.person('alice').did
