@@ -1,17 +1,8 @@
-import { XrpcError } from '../atproto/errors.ts'
-import {
-  type AtUri,
-  type Did,
-  isDid,
-  type Nsid,
-  parseNsid,
-  parseRkey,
-  recordUri,
-  type Rkey,
-} from '../atproto/syntax.ts'
+import { type AtUri, type Did, isDid, parseNsid, parseRkey, recordUri } from '../atproto/syntax.ts'
 import { type Caller, owns, seesNothing, viewOf } from './caller.ts'
 import { describeAccount } from './describe.ts'
 import { cidOf, flag, number, text } from './members.ts'
+import { recordNotFound, recordTakendown, revHeader } from './record-answers.ts'
 import { accountOf, repoNotFound } from './repo-name.ts'
 import { RepoWrites, standardWrites, type WriteParts } from './repo-writes.ts'
 import { type Answer, type Call, JsonText, type Method } from './xrpc.ts'
@@ -118,21 +109,4 @@ class RepoReads {
     if (caller.kind === 'anonymous' && !isDid(repo)) return undefined
     return await accountOf(repo, this.#parts.identities)
   }
-}
-
-function revHeader(
-  caller: Caller,
-  { did, rev }: { readonly did: Did; readonly rev: string },
-): Record<string, string> {
-  return owns(caller, did) ? { 'atproto-repo-rev': rev } : {}
-}
-
-/** The one answer for what is not there and for what the caller may not see. */
-function recordNotFound(collection: Nsid, rkey: Rkey): XrpcError {
-  return new XrpcError(404, 'RecordNotFound', `there is no record ${collection}/${rkey} to see`)
-}
-
-function recordTakendown(): XrpcError {
-  const text = 'your record was taken down on this service: you may delete it, and nothing else'
-  return new XrpcError(403, 'RecordTakendown', text)
 }

@@ -24,7 +24,7 @@ export async function findWholeRepo(
 }
 
 /** Whole repos are for their owners, the operator, and AppViews that may read all boundaries. */
-function seesWhole(caller: Caller, did: Did): boolean {
+export function seesWhole(caller: Caller, did: Did): boolean {
   switch (caller.kind) {
     case 'admin':
       return true

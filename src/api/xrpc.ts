@@ -26,8 +26,8 @@ export interface Call {
 }
 
 export interface Answer {
-  /** JSON, written or still to be written, or a stream of bytes of `type`. */
-  readonly body: object | JsonText | Streamed
+  /** JSON, written or still to be written, or bytes of `type`, whole or in a stream. */
+  readonly body: object | JsonText | Bytes | Streamed
   readonly headers?: Readonly<Record<string, string>>
 }
 
@@ -37,6 +37,17 @@ export class JsonText {
 
   constructor(text: string) {
     this.text = text
+  }
+}
+
+/** An answer other than JSON that is in memory as a whole. */
+export class Bytes {
+  readonly bytes: Uint8Array<ArrayBuffer>
+  readonly type: string
+
+  constructor(bytes: Uint8Array<ArrayBuffer>, type: string) {
+    this.bytes = bytes
+    this.type = type
   }
 }
 
@@ -106,6 +117,10 @@ export class Xrpc {
       const { body, headers } = await this.#call(arrival)
       const own = { ...headers, 'x-request-id': requestId }
       if (body instanceof JsonText) return new Response(body.text, { headers: xrpcHeaders(own) })
+      if (body instanceof Bytes) {
+        const typed = xrpcHeaders({ ...own, 'content-type': body.type })
+        return new Response(body.bytes, { headers: typed })
+      }
       if (!('stream' in body)) {
         return new Response(JSON.stringify(body), { headers: xrpcHeaders(own) })
       }
@@ -152,7 +167,7 @@ export class Xrpc {
   #checkOutput(nsid: string, body: Answer['body']): void {
     const { schemas } = this.#parts
     if (body instanceof JsonText) schemas.checkOutput(nsid, JSON.parse(body.text))
-    else if (!('stream' in body)) schemas.checkOutput(nsid, body)
+    else if (!('stream' in body || body instanceof Bytes)) schemas.checkOutput(nsid, body)
   }
 
   #isSampled(nsid: string): boolean {

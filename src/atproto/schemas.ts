@@ -16,6 +16,7 @@ export const schemaDocs = lexiconDocs([
   'com.atproto.repo.listRecords',
   'com.atproto.repo.putRecord',
   'com.atproto.sync.getLatestCommit',
+  'com.atproto.sync.getRecord',
   'com.atproto.sync.getRepo',
   'com.atproto.sync.getRepoStatus',
 ])

@@ -8,6 +8,7 @@ import { membershipMethods } from '../api/membership.ts'
 import { oauthKeyMethods } from '../api/oauth-key.ts'
 import { SignIn } from '../api/oauth.ts'
 import { operatorMethods } from '../api/operator.ts'
+import { proofMethods } from '../api/proof.ts'
 import { repoStatusMethods } from '../api/repo-status.ts'
 import { repoMethods } from '../api/repo.ts'
 import { Scopes } from '../api/scope.ts'
@@ -33,7 +34,8 @@ export function doors(
 ): Server {
   const { config, rules, schemas, oauth } = parts
   const { browsers, credentials, ...callers } = callersOf(parts, log)
-  const writing = { ...parts, wantsStubs: config.stubs === 'full', writes: writeRate(config) }
+  const wantsStubs = config.stubs === 'full'
+  const writing = { ...parts, wantsStubs, writes: writeRate(config) }
   const methods = methodTable(schemas, {
     ...repoMethods(writing),
     ...importMethods({ ...writing, log }),
@@ -41,6 +43,7 @@ export function doors(
     ...membershipMethods({ ...parts, boundaries: config.boundaries }),
     ...operatorMethods({ ...parts, boundaries: config.boundaries }),
     ...syncMethods(parts),
+    ...proofMethods({ ...parts, wantsStubs }),
     ...repoStatusMethods(parts),
     ...streamMethods(parts),
     ...oauthKeyMethods(parts),

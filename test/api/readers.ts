@@ -64,9 +64,18 @@ export class Readers {
     await setTakedown(stratos, recordSubject(taken), { applied: true })
     await setTakedown(stratos, repoSubject(stratos.person('tom').did), { applied: true })
     for (const { name } of appViews) await readers.#add(name)
-    await stratos.terminate()
-    await stratos.run(readers.#settings())
+    await readers.restart()
     return readers
+  }
+
+  /** With the same settings and `env`, after work on the data of the service that is stopped. */
+  async restart(
+    env: Readonly<Record<string, string>> = {},
+    between: () => void = () => {},
+  ): Promise<void> {
+    await this.stratos.terminate()
+    between()
+    await this.stratos.run({ ...this.#settings(), ...env })
   }
 
   /** Of somebody of the service or an AppView by a token, of the operator, or of nobody. */

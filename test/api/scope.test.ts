@@ -21,6 +21,8 @@ const remove: Call = ['zone.stratos.repo.deleteRecord', { input: { collection: n
 const get: Call = ['com.atproto.repo.getRecord', { params: { collection: note } }]
 const list: Call = ['zone.stratos.repo.listRecords', { params: { collection: note } }]
 const describeRepo: Call = ['com.atproto.repo.describeRepo']
+const prove: Call = ['zone.stratos.sync.getRecord', { params: { collection: note } }]
+const proveTwin: Call = ['com.atproto.sync.getRecord', { params: { collection: note } }]
 const getRepo: Call = ['zone.stratos.sync.getRepo']
 const getRepoTwin: Call = ['com.atproto.sync.getRepo']
 const wholeRepo: readonly Call[] = [
@@ -57,7 +59,19 @@ const cases: [scope: string, opens: readonly Call[], keepsShut: readonly Call[]]
   ['atproto transition:email transition:chat.bsky', [], [create, get, describeRepo, status]],
   [
     `repo:${note}`,
-    [create, put, remove, get, list, describeRepo, ...wholeRepo, upload, hydrate(own)],
+    [
+      create,
+      put,
+      remove,
+      get,
+      list,
+      prove,
+      proveTwin,
+      describeRepo,
+      ...wholeRepo,
+      upload,
+      hydrate(own),
+    ],
     [status, unenroll, unknown, hydrate(own, other)],
   ],
   [`repo:${note}?action=create`, [create, get, apply(['create', note])], [put, remove]],
@@ -67,11 +81,13 @@ const cases: [scope: string, opens: readonly Call[], keepsShut: readonly Call[]]
   [`repo?collection=${note}&collection=com.example.other&action=delete`, [remove], [create]],
   ['repo:*', [create, put, remove, get, getRepo, hydrate(own, other)], [status, unknown]],
   ['repo:com.example.other', [], [create, get, list, upload, describeRepo, hydrate()]],
-  ['repo:com.example.other', [], wholeRepo],
+  ['repo:com.example.other', [], [prove, proveTwin, ...wholeRepo]],
   ['repo:com.example.box.any', [...wholeRepo, upload, hydrate(), hydrate('at://nobody')], [create]],
+  ['repo:com.example.box.any', [], [get, prove, proveTwin]],
   [`repo:${note} repo:com.example.other`, [hydrate(own, other)], []],
   [`repo:${note}?action=create repo:com.example.other`, [], [apply(['delete', note])]],
   [`rpc:zone.stratos.repo.createRecord?aud=${us}`, [create], [put, get]],
+  [`rpc:zone.stratos.sync.getRecord?aud=${us}`, [prove], [proveTwin, get, getRepo]],
   [`rpc:zone.stratos.enrollment.status?aud=*`, [status], [unenroll]],
   [
     `rpc?lxm=zone.stratos.repo.createRecord&lxm=${unenroll[0]}&aud=${us}`,

@@ -27,7 +27,7 @@ describe('our lexicons', () => {
       /^com[.]atproto[.](repo|sync)[.]/.test(nsid),
     )
     const methods = originals.filter((nsid) => !/[.](defs|strongRef)$/.test(nsid))
-    expect(methods).toHaveLength(10)
+    expect(methods).toHaveLength(11)
     for (const nsid of methods) {
       const twin = nsid.replace('com.atproto', 'zone.stratos')
       expect([twin, shapeOf(twin)]).toEqual([twin, shapeOf(nsid)])

@@ -146,7 +146,8 @@ const classes: Readonly<Record<DoorClass, readonly Methods[]>> = {
   owner: [
     {
       answers: { ...none, self: 'reads', appview: 'reads', admin: 'reads' },
-      calls: twins({ getRepo: aboutSubject }, 'sync'),
+      // Here are no stubs: a proof is for those who see whole repos.
+      calls: twins({ getRepo: aboutSubject, getRecord: provenRecord }, 'sync'),
     },
     {
       answers: { ...owner, appview: 'passes', admin: 'passes' },
@@ -298,6 +299,10 @@ function twins(calls: Calls, group: 'repo' | 'sync' = 'repo'): Calls {
 
 function aboutSubject({ did }: Actor): Call {
   return { params: { did } }
+}
+
+function provenRecord({ did }: Actor): Call {
+  return { params: { did, collection: postCollection, rkey: ownRkey } }
 }
 
 function changeOf(bare: string): Door['call'] {
