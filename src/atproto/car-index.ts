@@ -82,6 +82,16 @@ export class CarIndex {
     return this.#places.count
   }
 
+  /**
+   * The block that the CAR is about, a view as that of `block`.
+   * @throws CarError when it is not there
+   */
+  rootBlock(): Uint8Array {
+    const block = this.block(this.root)
+    if (block === undefined) throw new CarError(`the root is missing: ${cidToString(this.root)}`)
+    return block
+  }
+
   /** A view that is valid until the next block is asked for. */
   block(cid: CidBytes): Uint8Array | undefined {
     const place = placeOf(cid, this.#places, this.#source)

@@ -1,8 +1,17 @@
 import { describe, expect, test } from 'bun:test'
+import { MemoryBlockstore, MST } from '@atproto/repo'
 import fc from 'fast-check'
+import { CID } from 'multiformats/cid'
 import { unreachable } from '../../src/lib/assert.ts'
 import { encode } from '../../src/atproto/cbor.ts'
-import { type Cid, type CidBytes, cidForCbor, cidForRaw, equalCids } from '../../src/atproto/cid.ts'
+import {
+  type Cid,
+  type CidBytes,
+  cidForCbor,
+  cidForRaw,
+  equalCids,
+  parseCidBytes,
+} from '../../src/atproto/cid.ts'
 import type { DataObject, DataValue } from '../../src/atproto/data.ts'
 import { keyHeight, MstError } from '../../src/atproto/mst-key.ts'
 import type { MstLeaf } from '../../src/atproto/mst-node.ts'
@@ -190,6 +199,22 @@ test('any tree is walked', () => {
       const leaves = walked(tree.rootCid(), TreeBlocks.of(tree).block)
       expect(leaves).toEqual([...tree.entries()].map(([key, cid]) => ({ key, cid })))
     }),
+  )
+})
+
+test('any tree of @atproto/repo is walked', async () => {
+  await fc.assert(
+    fc.asyncProperty(keys, async (keys) => {
+      const storage = new MemoryBlockstore()
+      let theirs = await MST.create(storage)
+      for (const key of keys) theirs = await theirs.add(key, CID.decode(value))
+      const { root, blocks: nodes } = await theirs.getUnstoredBlocks()
+      const blocks = new TreeBlocks()
+      nodes.forEach((bytes) => blocks.add(bytes))
+      const found = walked(parseCidBytes(root.bytes), blocks.block).map(({ key }) => key)
+      expect(found).toEqual(keys.toSorted())
+    }),
+    { numRuns: 40 },
   )
 })
 

@@ -68,7 +68,7 @@ test('a repo comes back from its CAR', () => {
       const rev = nextTid({ nowMs: 0, clockId: 0 })
       const made = signCommit({ did, data: tree.rootCid(), rev }, key)
       const car = read(encodeCar(made.cid, [made, ...tree.nodes(), ...blocks.values()]))
-      const commit = verifyCommit(car.block(car.root) ?? new Uint8Array(), key.did)
+      const commit = verifyCommit(car.rootBlock(), key.did)
       const leaves = [...walkTree(commit.data, (cid) => car.block(cid), { recordsMax: 100 })]
       expect(leaves).toEqual([...tree.entries()].map(([key, cid]) => ({ key, cid })))
       const values = new Map(records.map((record) => [pathOf(record), record.value]))
@@ -90,7 +90,7 @@ test('a commit of @atproto/repo is verified here', async () => {
   const repo = await Repo.create(storage, did, theirKey)
   const car = read(joined(await Array.fromAsync(getFullRepo(storage, repo.cid))))
   expect<string>(cidToString(car.root)).toBe(repo.cid.toString())
-  const commit = verifyCommit(car.block(car.root) ?? new Uint8Array(), theirKey.did())
+  const commit = verifyCommit(car.rootBlock(), theirKey.did())
   expect<string>(cidToString(commit.data)).toBe(CID.decode(Mst.empty.rootCid()).toString())
   expect<string>(commit.rev).toBe(repo.commit.rev)
 })
