@@ -8,6 +8,8 @@ export type Fetch = (input: string | URL | Request, init?: FetchInit) => Promise
 interface FetchInit extends RequestInit {
   /** For answers that must be smaller than all others may be. */
   readonly bytesMax?: number
+  /** Takes the body of a good answer piece by piece, instead of memory. */
+  readonly sink?: (bytes: Uint8Array) => void
 }
 
 export interface GuardedFetchOptions {
@@ -29,7 +31,7 @@ export interface GuardedFetchOptions {
  *   address that was checked, so that the name cannot change its mind in between.
  * - A redirect is followed for GET and HEAD, and each stop is checked like the first. Credentials
  *   stay behind when the origin changes.
- * - The answer is complete, and in memory, when the promise resolves.
+ * - The answer is complete when the promise resolves, and in memory unless there is a sink.
  *
  * @throws FetchRefused when a rule here forbids the exchange
  * @throws FetchFailed when the network or the time limit ended it
@@ -47,9 +49,11 @@ export function createGuardedFetch(options: GuardedFetchOptions): Fetch {
     const deadline = AbortSignal.timeout(options.timeoutMs)
     const signal = AbortSignal.any([request.signal, deadline])
     const host = new URL(request.url).host
-    const responseBytesMax = Math.min(options.responseBytesMax, init?.bytesMax ?? Infinity)
+    const bytesMax = Math.min(options.responseBytesMax, init?.bytesMax ?? Infinity)
+    const { sink } = init ?? {}
     try {
-      return await exchange(request, signal, { ...options, responseBytesMax })
+      const answer = await exchange(request, signal, options)
+      return await complete(answer.response, answer.host, { bytesMax, sink })
     } catch (error) {
       if (request.signal.aborted) throw error
       if (deadline.aborted) throw new FetchFailed(host, `no answer in ${options.timeoutMs} ms`)
@@ -95,7 +99,7 @@ async function exchange(
   request: Request,
   signal: AbortSignal,
   options: GuardedFetchOptions,
-): Promise<Response> {
+): Promise<{ readonly response: Response; readonly host: string }> {
   const readsOnly = request.method === 'GET' || request.method === 'HEAD'
   const headers = new Headers(request.headers)
   // A few encoded bytes can stand for gigabytes, so none are asked for and none are decoded.
@@ -115,12 +119,8 @@ async function exchange(
   for (let redirects = 0; ; redirects++) {
     const response = await send(url, init, options)
     const location = response.headers.get('location')
-    if (!redirectStatuses.has(response.status) || location === null) {
-      return await complete(response, url.host, options.responseBytesMax)
-    }
-    if (request.redirect === 'manual') {
-      return await complete(response, url.host, options.responseBytesMax)
-    }
+    const isLast = !redirectStatuses.has(response.status) || location === null
+    if (isLast || request.redirect === 'manual') return { response, host: url.host }
     await response.body?.cancel()
     if (request.redirect === 'error') throw new FetchRefused(url.host, 'answered a redirect')
     if (!readsOnly) throw new FetchRefused(url.host, `redirected a ${request.method}`)
@@ -225,7 +225,16 @@ async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undef
   }
 }
 
-async function complete(response: Response, host: string, bytesMax: number): Promise<Response> {
+interface Into {
+  readonly bytesMax: number
+  readonly sink: ((bytes: Uint8Array) => void) | undefined
+}
+
+async function complete(
+  response: Response,
+  host: string,
+  { bytesMax, sink }: Into,
+): Promise<Response> {
   const { status, statusText } = response
   const headers = new Headers(response.headers)
   const encoding = headers.get('content-encoding') ?? 'identity'
@@ -233,21 +242,26 @@ async function complete(response: Response, host: string, bytesMax: number): Pro
     await response.body?.cancel()
     throw new FetchRefused(host, `a body in the encoding ${encoding.slice(0, 20)}`)
   }
-  const bytes = await readBounded(response, host, bytesMax)
+  const chunks: Uint8Array[] = []
+  const keep = (chunk: Uint8Array) => void chunks.push(chunk)
+  await readBounded(response, host, { bytesMax, sink: (response.ok ? sink : undefined) ?? keep })
   if (status < 200 || status > 599) throw new FetchFailed(host, `answered the status ${status}`)
+  const bytes = Buffer.concat(chunks)
   return new Response(bytes.length === 0 ? null : bytes, { status, statusText, headers })
 }
 
-async function readBounded(response: Response, host: string, bytesMax: number) {
-  const chunks: Uint8Array[] = []
+async function readBounded(
+  response: Response,
+  host: string,
+  { bytesMax, sink }: Into & { readonly sink: (bytes: Uint8Array) => void },
+): Promise<void> {
   let size = 0
   for await (const chunk of response.body ?? []) {
     size += chunk.length
     // Leaving the loop cancels the rest of the body.
     if (size > bytesMax) throw new FetchRefused(host, `an answer over ${bytesMax} bytes`)
-    chunks.push(chunk)
+    sink(chunk)
   }
-  return Buffer.concat(chunks)
 }
 
 function unbracketed(hostname: string): string {

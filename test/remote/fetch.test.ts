@@ -22,6 +22,8 @@ const server = Bun.serve({
         })
       case '/loop':
         return Response.redirect('/loop')
+      case '/refused':
+        return new Response('refused', { status: 403 })
       case '/bytes':
         return new Response(new Uint8Array(Number(searchParams.get('size'))))
       case '/encoded':
@@ -203,6 +205,41 @@ describe('an answer', () => {
   test('may be empty', async () => {
     const response = await open(`${base}/nothing`)
     expect([response.status, await response.text()]).toEqual([204, ''])
+  })
+})
+
+describe('a sink', () => {
+  test('takes a good answer in pieces, of which none stay in memory', async () => {
+    const pieces: Uint8Array[] = []
+    const sink = (bytes: Uint8Array) => void pieces.push(bytes)
+    const response = await open(`${base}/to?to=/bytes?size=900`, { sink })
+    expect(response.status).toBe(200)
+    expect((await response.bytes()).length).toBe(0)
+    expect(Buffer.concat(pieces).length).toBe(900)
+  })
+
+  test('takes no redirect and no refusal', async () => {
+    const sink = () => {
+      throw new Error('it was given something')
+    }
+    const refused = await open(`${base}/refused`, { sink })
+    expect([refused.status, await refused.text()]).toEqual([403, 'refused'])
+    const redirect = await open(`${base}/to?status=307`, { sink, redirect: 'manual' })
+    expect(redirect.status).toBe(307)
+  })
+
+  test('gets no more than the limit, and ends the exchange when it throws', async () => {
+    let size = 0
+    const sink = (bytes: Uint8Array) => void (size += bytes.length)
+    const refusal = await failure(open(`${base}/bytes?size=1001`, { sink }))
+    expect(refusal).toBeInstanceOf(FetchRefused)
+    expect(size).toBeLessThanOrEqual(1000)
+    const full = () => {
+      throw Object.assign(new Error('no space'), { code: 'ENOSPC' })
+    }
+    const failed = await failure(open(`${base}/bytes?size=10`, { sink: full }))
+    expect(failed).toBeInstanceOf(FetchFailed)
+    expect(String(failed)).toContain('ENOSPC')
   })
 })
 
