@@ -1,5 +1,6 @@
 import { createInterface } from 'node:readline/promises'
 import { admin } from './cli/admin.ts'
+import type { Surroundings } from './cli/surroundings.ts'
 import { ConfigError, describeVariables, readConfig } from './config.ts'
 import { createLog } from './lib/log.ts'
 import { MigrationError } from './store/migrate.ts'
@@ -11,6 +12,7 @@ const usage = `Stratos ${version}: private, boundary-scoped records for AT Proto
 
   stratos serve     run the service
   stratos admin     look after a running service; "stratos admin help" lists how
+  stratos verify    check an exported repo or the proof of a record; "stratos verify help"
   stratos help      this text
   stratos version   the version alone
 
@@ -22,9 +24,16 @@ async function main([command, ...args]: readonly string[]): Promise<void> {
     case 'serve':
       return await run()
     case 'admin':
-      // Not `exit`: what was printed into a pipe may still be on its way.
-      process.exitCode = await lookAfter(args)
-      return
+      return await answer(0, async (around) => {
+        const isTerminal = process.stdin.isTTY && process.stderr.isTTY
+        return await admin(args, isTerminal ? { ...around, ask } : around)
+      })
+    case 'verify':
+      // Who reads only the beginning must not take it for the verdict.
+      return await answer(1, async (around) => {
+        const { verify } = await import('./cli/verify.ts')
+        return await verify(args, { ...around, stdin: () => Bun.stdin.stream() })
+      })
     case undefined:
     case 'help':
     case '--help':
@@ -37,15 +46,20 @@ async function main([command, ...args]: readonly string[]): Promise<void> {
   }
 }
 
-async function lookAfter(args: readonly string[]): Promise<number> {
+/**
+ * Runs a command that ends by itself, with its exit code.
+ * @param unread the code when the other end of a pipe has seen enough, as `head` soon has
+ */
+async function answer(
+  unread: 0 | 1,
+  command: (around: Surroundings) => Promise<number>,
+): Promise<void> {
   process.stdout.on('error', (error) => {
-    // The other end of the pipe has seen enough, as `head` soon has.
-    if ('code' in error && error.code === 'EPIPE') process.exit(0)
+    if ('code' in error && error.code === 'EPIPE') process.exit(unread)
     throw error
   })
-  const isTerminal = process.stdin.isTTY && process.stderr.isTTY
-  const around = { env: process.env, version, print, tell }
-  return await admin(args, isTerminal ? { ...around, ask } : around)
+  // Not `exit`: what was printed into a pipe may still be on its way.
+  process.exitCode = await command({ env: process.env, version, print, tell })
 }
 
 async function run(): Promise<void> {

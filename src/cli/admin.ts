@@ -35,7 +35,12 @@ async function run(
   args: readonly string[],
   around: Surroundings,
 ): Promise<void> {
-  const { options, values } = parseArguments(args, command)
+  const { options, values } = parseArguments(args, {
+    ...command,
+    usage: `admin ${command.usage}`,
+    options: { url: 'value', json: 'flag', ...command.options },
+    secrets: 'the password is taken from STRATOS_ADMIN_PASSWORD and nowhere else',
+  })
   const client = new AdminClient(targetOf(options.get('url'), around.env), around)
   const outcome = await command.run({ client, options, values, around })
   around.print(options.has('json') ? JSON.stringify(outcome.json, null, 2) : outcome.text())

@@ -5,7 +5,7 @@ import { UsageError } from './failures.ts'
 export interface Syntax {
   /** As in the help, its name first. */
   readonly usage: string
-  /** Options beside those of every command: whether a value follows. */
+  /** Whether a value follows an option. */
   readonly options?: Readonly<Record<string, 'value' | 'flag'>>
   /** How many arguments it takes. */
   readonly least: number
@@ -18,9 +18,15 @@ export interface Arguments {
   readonly values: readonly string[]
 }
 
-/** @throws UsageError */
-export function parseArguments(args: readonly string[], syntax: Syntax): Arguments {
-  const known = { url: 'value', json: 'flag', ...syntax.options } as const
+/**
+ * @param syntax.secrets where a secret is taken from, for those who name it in an argument
+ * @throws UsageError
+ */
+export function parseArguments(
+  args: readonly string[],
+  syntax: Syntax & { readonly secrets: string },
+): Arguments {
+  const known = syntax.options ?? {}
   const { tokens } = parseArgs({
     args: [...args],
     options: Object.fromEntries(
@@ -40,7 +46,8 @@ export function parseArguments(args: readonly string[], syntax: Syntax): Argumen
     if (token.kind !== 'option') continue
     const { name, value } = token
     const kind = new Map(Object.entries(known)).get(name)
-    if (kind === undefined || !token.rawName.startsWith('--')) throw unknownOption(name)
+    if (kind === undefined || !token.rawName.startsWith('--'))
+      throw unknownOption(name, syntax.secrets)
     if (options.has(name)) throw new UsageError(`--${name} is given twice`)
     if (kind === 'value' && (value === undefined || value === '' || value.startsWith('--'))) {
       throw new UsageError(`--${name} needs a value`)
@@ -49,14 +56,13 @@ export function parseArguments(args: readonly string[], syntax: Syntax): Argumen
     options.set(name, value ?? '')
   }
   if (values.length < syntax.least || values.length > syntax.most) {
-    throw new UsageError(`it is called as: stratos admin ${syntax.usage}`)
+    throw new UsageError(`it is called as: stratos ${syntax.usage}`)
   }
   return { options, values }
 }
 
-function unknownOption(name: string): UsageError {
-  if (/pass|secret|token/i.test(name)) {
-    return new UsageError('the password is taken from STRATOS_ADMIN_PASSWORD and nowhere else')
-  }
-  return new UsageError('one of the options is not known here')
+function unknownOption(name: string, secrets: string): UsageError {
+  return new UsageError(
+    /pass|secret|token/i.test(name) ? secrets : 'one of the options is not known here',
+  )
 }

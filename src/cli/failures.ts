@@ -7,3 +7,8 @@ export class UsageError extends Error {
 export class CommandFailed extends Error {
   override readonly name = 'CommandFailed'
 }
+
+/** What was to be read could not be had, so that nothing can be said of it. */
+export class InputFailed extends Error {
+  override readonly name = 'InputFailed'
+}

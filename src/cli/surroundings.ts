@@ -1,6 +1,8 @@
+import type { Env } from './setting.ts'
+
 /** What surrounds a command: it reads and writes nothing else. */
 export interface Surroundings {
-  readonly env: Readonly<Record<string, string | undefined>>
+  readonly env: Env
   /** Of this program. */
   readonly version: string
   /** What was asked for. */

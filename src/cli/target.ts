@@ -1,15 +1,13 @@
 import { isLoopbackHost } from '../config.ts'
 import { variables } from '../config/variables.ts'
-import type { Variable } from '../lib/settings.ts'
 import { UsageError } from './failures.ts'
+import { type Env, setting } from './setting.ts'
 
 /** The service that is spoken to, and the password for it. */
 export interface Target {
   readonly origin: string
   readonly password: string
 }
-
-type Env = Readonly<Record<string, string | undefined>>
 
 /**
  * @param url what `--url` says
@@ -50,15 +48,4 @@ function localUrl(env: Env): string {
   ])
   const name = everywhere.get(host) ?? host
   return `http://${name.includes(':') ? `[${name}]` : name}:${setting(variables.port, env)}`
-}
-
-function setting<Value>(entry: Variable<Value>, env: Env): Value {
-  const text = env[entry.name]
-  if (text === undefined) return entry.fallback
-  try {
-    return entry.read(text.trim())
-  } catch (error) {
-    if (!(error instanceof Error)) throw error
-    throw new UsageError(`${entry.name} ${error.message}`, { cause: error })
-  }
 }

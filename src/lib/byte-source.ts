@@ -41,8 +41,9 @@ export class FileSource implements ByteSource, Disposable {
   #length = 0
   #aheadBytes = jumpBytes
 
-  constructor(path: string) {
-    this.#descriptor = openSync(path, 'r')
+  /** @param file its path, or the descriptor of one that is open, which is closed with this */
+  constructor(file: string | number) {
+    this.#descriptor = typeof file === 'number' ? file : openSync(file, 'r')
     this.size = fstatSync(this.#descriptor).size
   }
 

@@ -11,6 +11,7 @@ import { type Attestation, attest } from './attestation.ts'
 import { boundariesOfPersonMax } from './boundary.ts'
 import type { ActorAnswers, CallActor } from './calls.ts'
 import { enrollmentCollection } from './collections.ts'
+import { enrollmentRkey } from './enrollment-record.ts'
 import type { Outbox } from './outbox.ts'
 
 /** What the configuration says about membership. */
@@ -378,9 +379,4 @@ function notEnrolled(did: Did): XrpcError {
 
 function isRepoMissing(error: unknown): boolean {
   return error instanceof XrpcError && error.error === 'RepoNotFound'
-}
-
-/** The service DID as a record key: `%` is not allowed there. */
-function enrollmentRkey(serviceDid: string): string {
-  return serviceDid.replaceAll('%3A', ':')
 }

@@ -20,8 +20,8 @@ export const repoLimits = {
   blocksMax: 1_100_000,
   recordsMax: 1_000_000,
 }
-const repoKey = SigningKey.import('01'.repeat(32))
-const repoDid = parseDid('did:plc:44ybard66vv44zksje25o7dz')
+export const repoKey = SigningKey.import('01'.repeat(32))
+export const repoDid = parseDid('did:plc:44ybard66vv44zksje25o7dz')
 
 export interface Block {
   readonly cid: CidBytes

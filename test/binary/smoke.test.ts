@@ -90,6 +90,19 @@ describe.skipIf(!isBuilt)('the built binary, started in an empty folder', () => 
     await eventually('line of alice', () => admin.output.includes(alice.did) || undefined)
   })
 
+  test('verifies what it exports, by the word of the PDS', async () => {
+    const nsid = 'zone.stratos.sync.getRepo'
+    const token = await network.serviceAuth(alice, { aud: stratos.did, lxm: nsid })
+    const credential = join(stratos.dataFolder, 'credential')
+    await Bun.write(credential, `Bearer ${token}`)
+    const url = `${stratos.url}/xrpc/${nsid}?did=${alice.did}`
+    const command = [binary, 'verify', url, '--authorization', credential, '--did', alice.did]
+    const env = { STRATOS_PLC_URL: network.plcUrl, STRATOS_ALLOW_PRIVATE_NETWORK: 'true' }
+    const verify = new Child({ command, cwd: folder, env })
+    expect(await verify.exited).toBe(0)
+    await eventually('verdict', () => verify.output.includes('checks held') || undefined)
+  })
+
   test('shows its page, with style and script', async () => {
     const page = await (await fetch(stratos.url)).text()
     const paths = new Set(page.match(/\/page\.(css|js|svg)\?v=\w+/g))
