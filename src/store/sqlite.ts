@@ -15,6 +15,11 @@ export interface SqliteOptions {
 
 /** Pages in the WAL before they are copied back: steadiest latency of the sizes that were tried. */
 const walPagesMax = 200
+/**
+ * Whoever closes a file as the last one has it alone until the log is copied back, which takes longer
+ * the longer the log is. Another thread that opens it meanwhile waits.
+ */
+const closingMsMax = 2_000
 
 export function openSqlite(path: string, options: SqliteOptions): Sqlite {
   return new Sqlite(path, options)
@@ -33,6 +38,7 @@ export class Sqlite implements Sql {
     this.#level = options.synchronous
     try {
       if (options.exclusive) this.#database.run('pragma locking_mode = exclusive')
+      else this.#database.run(`pragma busy_timeout = ${closingMsMax}`)
       this.#database.run('pragma journal_mode = wal')
       this.#database.run(`pragma synchronous = ${options.synchronous}`)
       this.#database.run(`pragma wal_autocheckpoint = ${walPagesMax}`)

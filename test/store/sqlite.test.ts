@@ -163,6 +163,23 @@ describe('exclusive mode', () => {
   })
 })
 
+test('a shared handle waits for one that has the file alone while it closes', async () => {
+  const path = join(folder, 'closing.sqlite')
+  const holding = `
+    const database = new (require('bun:sqlite').Database)(${JSON.stringify(path)})
+    database.run('pragma locking_mode = exclusive; pragma journal_mode = wal')
+    database.run('create table thing (name text)')
+    process.stdout.write('held')
+    await Bun.sleep(300)
+    database.close()`
+  const child = Bun.spawn([process.execPath, '-e', holding], { stdout: 'pipe' })
+  const { value } = await child.stdout.getReader().read()
+  expect(new TextDecoder().decode(value)).toBe('held')
+  const sqlite = kept(openSqlite(path, shared))
+  expect(await sqlite.all('select name from thing')).toEqual([])
+  expect(await child.exited).toBe(0)
+})
+
 test('a handle writes ahead and syncs as it was told', async () => {
   const normal = await things()
   const full = kept(
