@@ -43,9 +43,11 @@ export async function* repoCar(
   if (commit.did !== did || commit.rev !== head.rev || !equalCids(commit.data, tree.rootCid())) {
     throw new RepoCorrupt(`the records of ${did} do not make the tree of its commit ${head.rev}`)
   }
+  const root = cidToBytes(head.cid)
+  if (!cidMatches(root, head.commit)) throw new RepoCorrupt(`the head of ${did} has another CID`)
   const past = since === undefined ? undefined : await treeAt(since, { tree, snapshot }, signal)
-  const car = new CarPieces(cidToBytes(head.cid), pieceBytes)
-  car.put(cidToBytes(head.cid), head.commit)
+  const car = new CarPieces(root, pieceBytes)
+  car.put(root, head.commit)
   const known = past === undefined ? nothing : await nodesOf(past, signal)
   const records = new Contents(snapshot, { view, since: past === undefined ? undefined : since })
   for (const next of tree.walk((node) => known.has(cidToString(node)))) {
@@ -142,8 +144,8 @@ class Contents {
     if (this.#next?.uri !== uri) return undefined
     const { content } = this.#next
     this.#advance()
-    if (cidMatches(cid, content)) return content
-    throw new RepoCorrupt(`the content of ${uri} was altered`)
+    if (content !== null && cidMatches(cid, content)) return content
+    throw new RepoCorrupt(`the content of ${uri} is gone or was altered`)
   }
 
   #advance(): void {

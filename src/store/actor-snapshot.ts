@@ -9,7 +9,8 @@ import { openSqlite, type Sqlite } from './sqlite.ts'
 
 export interface Content {
   readonly uri: AtUri
-  readonly content: Uint8Array
+  /** Null where the block is gone that the record's row names. */
+  readonly content: Uint8Array | null
 }
 
 /**
@@ -59,7 +60,7 @@ export class ActorSnapshot implements AsyncDisposable {
   contents(view: View, since: Tid | undefined): IterableIterator<Content> {
     const condition = visible(view, 2)
     const sql = `select r.uri, b.content from stratos_record r
-      join stratos_repo_block b on b.id = r."blockId"
+      left join stratos_repo_block b on b.id = r."blockId"
       where r."repoRev" > $1 and ${condition.sql} order by r.uri`
     return this.#sqlite.each(sql, since ?? '', ...condition.args)
   }

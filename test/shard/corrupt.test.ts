@@ -62,11 +62,22 @@ test('a database without its key file gets no other key', async () => {
   await house.pool.close()
 })
 
-test('altered content of a record stops the export', async () => {
-  const house = await House.open('inline', join(folder, 'content'))
+test.each<[string, (actor: Actor) => void]>([
+  [
+    'altered content of a record',
+    sql(`update stratos_repo_block set content = cast(x'a0' as blob) where id = 1`),
+  ],
+  ['content that is gone', sql('delete from stratos_repo_block where id = 1')],
+  [
+    'a head under another CID',
+    sql(`update stratos_repo_root
+      set cid = (select cid from stratos_record where rkey = 'one')`),
+  ],
+])('%s stops the export', async (name, tamper) => {
+  const house = await House.open('inline', join(folder, name.replaceAll(/\W+/g, '-')))
   const actor = await writtenActor(house)
   await actor.stored()
-  sql(`update stratos_repo_block set content = cast(x'a0' as blob) where id = 1`)(actor)
+  tamper(actor)
   expect(await failureOf(actor.export())).toMatchObject({ status: 500 })
   expect(house.log.at(-1)).toContain('RepoCorrupt')
   await house.pool.close()
