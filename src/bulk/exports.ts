@@ -28,7 +28,7 @@ export class Exports {
     }
     this.#bytes += bytes
     try {
-      yield* repoCar(snapshot, ask, signal)
+      yield* repoCar(snapshot, { ...ask, changesMax }, signal)
     } finally {
       this.#bytes -= bytes
     }
@@ -39,3 +39,5 @@ export class Exports {
 const recordBytes = 330
 const togetherBytesMax = 64 * 1024 * 1024
 const aloneBytesMax = 5 * togetherBytesMax
+/** To go back through more takes longer than to send most repos as a whole. */
+const changesMax = 20_000

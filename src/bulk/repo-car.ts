@@ -22,6 +22,8 @@ export interface CarWanted {
   readonly view: View
   /** Blocks that a reader of this rev has are left out, as far as that is known. */
   readonly since?: Tid | undefined
+  /** More records that changed since then are not looked at: the whole repo is sent. */
+  readonly changesMax: number
   /** `did:key` by which the commit is signed. */
   readonly signingKey: string
 }
@@ -34,7 +36,7 @@ export interface CarWanted {
  */
 export async function* repoCar(
   snapshot: ActorSnapshot,
-  { view, since, signingKey }: CarWanted,
+  { view, since, changesMax, signingKey }: CarWanted,
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   const { did, head } = snapshot
@@ -45,7 +47,10 @@ export async function* repoCar(
   }
   const root = cidToBytes(head.cid)
   if (!cidMatches(root, head.commit)) throw new RepoCorrupt(`the head of ${did} has another CID`)
-  const past = since === undefined ? undefined : await treeAt(since, { tree, snapshot }, signal)
+  const past =
+    since === undefined
+      ? undefined
+      : await treeAt({ since, changesMax }, { tree, snapshot }, signal)
   const car = new CarPieces(root, pieceBytes)
   car.put(root, head.commit)
   const known = past === undefined ? nothing : await nodesOf(past, signal)
@@ -64,8 +69,6 @@ export async function* repoCar(
 const pieceBytes = 256 * 1024
 /** Steps of a few microseconds each between two looks at what else there is to do. */
 const stepsAtOnce = 2_000
-/** A repo that changed more than this is cheaper to send as a whole. */
-const changesMax = 20_000
 const nothing: ReadonlySet<Cid> = new Set()
 
 async function readTree(
@@ -87,7 +90,7 @@ async function readTree(
 
 /** The tree as it was at `since`, where the events tell how to get there. */
 async function treeAt(
-  since: Tid,
+  { since, changesMax }: { readonly since: Tid; readonly changesMax: number },
   { tree, snapshot }: { readonly tree: Mst; readonly snapshot: ActorSnapshot },
   signal: AbortSignal,
 ): Promise<Mst | undefined> {

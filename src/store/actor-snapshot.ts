@@ -65,11 +65,11 @@ export class ActorSnapshot implements AsyncDisposable {
     return this.#sqlite.each(sql, since ?? '', ...condition.args)
   }
 
-  /** Whether the events that are kept tell all that happened after `rev`. */
+  /** Whether there was a commit of `rev`, and the events that are kept tell all that followed. */
   remembers(rev: Tid): boolean {
-    const sql = 'select rev from stratos_seq order by seq limit 1'
-    const [oldest] = this.#sqlite.query<{ rev: Tid }>(sql)
-    return oldest !== undefined && oldest.rev <= rev
+    const sql = 'select rev from stratos_seq where rev <= $1 order by seq desc limit 1'
+    const [last] = this.#sqlite.query<{ rev: Tid }>(sql, rev)
+    return rev === this.head.rev || rev === last?.rev
   }
 
   /** What was done after `rev`, newest first. */
