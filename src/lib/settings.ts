@@ -34,7 +34,7 @@ export function readBoolean(text: string): boolean {
 
 export function between(least: number, most: number): (text: string) => number {
   return (text) => {
-    const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN
+    const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN
     if (value >= least && value <= most) return value
     throw new Error(`must be a whole number from ${least} to ${most}, not ${JSON.stringify(text)}`)
   }
