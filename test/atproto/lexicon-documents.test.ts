@@ -76,6 +76,7 @@ describe('what is embedded', () => {
       'getRecord.json',
       'hydrateRecord.json',
       'hydrateRecords.json',
+      'importRepo.json',
       'listRecords.json',
       'putRecord.json',
     ])
