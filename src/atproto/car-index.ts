@@ -49,7 +49,7 @@ export function* indexCar(source: ByteSource, limits: CarLimits): Generator<numb
     }
     const section = source.read(start - cidByteLength, end - start + cidByteLength)
     // A copy: to look for it may read elsewhere.
-    const cid = parseCidBytes(section.slice(0, cidByteLength))
+    const cid = parseCidBytes(new Uint8Array(section.subarray(0, cidByteLength)))
     if (!cidMatches(cid, section.subarray(cidByteLength))) {
       throw new CarError(`a block is not what its CID names: ${cidToString(cid)}`)
     }

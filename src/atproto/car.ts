@@ -46,7 +46,7 @@ export function encodeCar(root: CidBytes, blocks: Iterable<CarBlock>): Uint8Arra
  * @throws CarError
  */
 export function readCarHeader(bytes: Uint8Array): CidBytes {
-  const root = parseCidBytes(readCid(bytes.subarray(headerStart.length), 0).slice())
+  const root = parseCidBytes(new Uint8Array(readCid(bytes.subarray(headerStart.length), 0)))
   if (Buffer.compare(bytes, carHeader(root)) !== 0) {
     throw new CarError('a CAR must be of version 1 with one root')
   }

@@ -1,4 +1,3 @@
-import { heapStats } from 'bun:jsc'
 import { expect, test } from 'bun:test'
 import { closeSync, openSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
@@ -14,6 +13,7 @@ import {
 } from '../../src/atproto/cid.ts'
 import { FileSource } from '../../src/lib/byte-source.ts'
 import { runSteps } from '../../src/lib/steps.ts'
+import { heldBytes } from '../kit/held.ts'
 import { temporaryFolder } from '../store/temporary.ts'
 
 const mebibyte = 1024 * 1024
@@ -105,10 +105,4 @@ function watched(steps: Generator<number, CarIndex>) {
     if (done === true || pauses % 20 === 0) peakBytes = Math.max(peakBytes, heldBytes())
     if (done === true) return { index: value, peakBytes, pauses }
   }
-}
-
-function heldBytes(): number {
-  Bun.gc(true)
-  const { heapSize, extraMemorySize } = heapStats()
-  return heapSize + extraMemorySize
 }

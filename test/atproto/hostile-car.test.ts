@@ -1,4 +1,3 @@
-import { heapStats } from 'bun:jsc'
 import { describe, expect, test } from 'bun:test'
 import { CarError, carBlock, carHeader } from '../../src/atproto/car.ts'
 import { CborError, encode } from '../../src/atproto/cbor.ts'
@@ -17,6 +16,7 @@ import {
   repoBlocks,
   repoLimits,
 } from './repo-car.ts'
+import { heldBytes } from '../kit/held.ts'
 import { cidOf, entry, linkTo, TreeBlocks, value } from './tree-blocks.ts'
 
 const blocks = repoBlocks(40)
@@ -250,10 +250,4 @@ function flipped(bytes: Uint8Array, at: number): Uint8Array {
 
 function joined(...parts: (Uint8Array | readonly number[])[]): Uint8Array {
   return new Uint8Array(Bun.concatArrayBuffers(parts.map((part) => Uint8Array.from(part))))
-}
-
-function heldBytes(): number {
-  Bun.gc(true)
-  const { heapSize, extraMemorySize } = heapStats()
-  return heapSize + extraMemorySize
 }
