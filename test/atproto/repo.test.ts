@@ -26,7 +26,7 @@ const records = fc.uniqueArray(
     rkey: fc.stringMatching(/^[a-zA-Z0-9_~:-]{1,20}$/),
     value: anyObject,
   }),
-  { maxLength: 40, selector: pathOf },
+  { maxLength: 15, selector: pathOf },
 )
 
 test('a repo of random records verifies with @atproto/repo, as does every proof', async () => {
@@ -57,7 +57,7 @@ test('a repo of random records verifies with @atproto/repo, as does every proof'
       const proof = encodeCar(commit.cid, [commit, ...tree.proof('com.example.b/b')])
       expect((await verifyProofs(proof, absent, did, key.did)).unverified).toEqual([])
     }),
-    { numRuns: 25 },
+    { numRuns: 12 },
   )
 }, 30_000)
 
@@ -78,7 +78,7 @@ test('a repo comes back from its CAR', () => {
         expect(decode(car.block(cid) ?? new Uint8Array())).toEqual(value)
       }
     }),
-    { numRuns: 50 },
+    { numRuns: 12 },
   )
 })
 

@@ -1,3 +1,4 @@
+import '../kit/properties.ts'
 import { fuzz, newSeed } from './run.ts'
 import { targets } from './targets.ts'
 
