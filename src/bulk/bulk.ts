@@ -64,7 +64,8 @@ export class Bulk {
     try {
       const { signingKey } = await settled()
       job.start({ kind: 'export', ...ask, signingKey })
-      return streamOf(job, await nextPiece(job))
+      await job.ready()
+      return streamOf(job)
     } catch (error) {
       job.fail(left())
       throw error
@@ -148,22 +149,14 @@ export class Bulk {
   }
 }
 
-async function nextPiece(job: Job): Promise<Uint8Array | undefined> {
-  const said = await job.next()
-  if (!('piece' in said)) return undefined
-  job.post({ taken: said.piece.length })
-  return said.piece
-}
-
-function streamOf(job: Job, first: Uint8Array | undefined): ReadableStream<Uint8Array> {
-  let next: Promise<Uint8Array | undefined> | undefined = Promise.resolve(first)
+function streamOf(job: Job): ReadableStream<Uint8Array> {
   return new ReadableStream<Uint8Array>(
     {
       pull: async (controller) => {
-        const piece = await (next ?? nextPiece(job))
-        next = undefined
-        if (piece === undefined) controller.close()
-        else controller.enqueue(piece)
+        const said = await job.next()
+        if (!('piece' in said)) return controller.close()
+        job.post({ taken: said.piece.length })
+        controller.enqueue(said.piece)
       },
       cancel: () => job.fail(left()),
     },

@@ -1,5 +1,6 @@
 import { refusalFrom } from '../atproto/errors.ts'
 import type { Did } from '../atproto/syntax.ts'
+import { assert } from '../lib/assert.ts'
 import type { BulkOrder, BulkSign, Imported, JobAsk, Question } from './messages.ts'
 
 type WithoutId<Message> = Message extends { readonly id: number } ? Omit<Message, 'id'> : never
@@ -14,7 +15,7 @@ type Said =
 
 interface Parts {
   readonly post: (order: JobOrder) => void
-  /** The thread has nothing more to do with it. */
+  /** Its thread has finished with it, and its caller has heard all, or is to hear nothing more. */
   readonly over: () => void
 }
 
@@ -25,6 +26,7 @@ export class Job {
   readonly #over = Promise.withResolvers<void>()
   #state: 'new' | 'running' | 'over' = 'new'
   #said: Said[] = []
+  #hasLeft = false
   #error: Error | undefined
   #waiting: (() => void) | undefined
 
@@ -45,33 +47,37 @@ export class Job {
   }
 
   receive(sign: JobSign): void {
-    if ('piece' in sign || 'question' in sign) this.#said.push(sign)
-    else {
-      if ('end' in sign) this.#said.push(sign)
-      if ('fault' in sign) this.#error ??= refusalFrom(sign.fault)
-      this.#finish()
-    }
+    if ('fault' in sign) this.#forget(refusalFrom(sign.fault))
+    else if (!('cancelled' in sign) && this.#error === undefined) this.#said.push(sign)
+    if (!('piece' in sign || 'question' in sign)) this.#finish()
     this.#wake()
   }
 
-  /** What comes next. @throws XrpcError where the job failed, or was made to */
-  async next(): Promise<Said> {
-    for (;;) {
-      const said = this.#said.shift()
-      if (said !== undefined) return said
-      if (this.#error !== undefined) throw this.#error
+  /** Until there is something to hear. @throws XrpcError where the job failed, or was made to */
+  async ready(): Promise<void> {
+    while (this.#said.length === 0 && this.#error === undefined) {
       const { promise, resolve } = Promise.withResolvers<void>()
       this.#waiting = resolve
       await promise
     }
+    if (this.#error !== undefined) throw this.#error
   }
 
-  /** Ends it for a reason that its caller is to be told. What it said is forgotten. */
+  /** What comes next. @throws XrpcError as `ready` does */
+  async next(): Promise<Said> {
+    await this.ready()
+    const said = this.#said.shift()
+    assert(said !== undefined, 'what is ready was said')
+    this.#leave()
+    return said
+  }
+
+  /** Ends it for a reason that its caller is to be told, instead of all that was not heard yet. */
   fail(error: Error): void {
-    this.#error ??= error
-    this.#said = []
+    this.#forget(error)
     if (this.#state === 'running') this.#parts.post({ cancel: true })
     if (this.#state === 'new') this.#finish()
+    this.#leave()
     this.#wake()
   }
 
@@ -80,10 +86,21 @@ export class Job {
     await this.#over.promise
   }
 
+  #forget(error: Error): void {
+    this.#error ??= error
+    this.#said = []
+  }
+
   #finish(): void {
     if (this.#state === 'over') return
     this.#state = 'over'
     this.#over.resolve()
+    this.#leave()
+  }
+
+  #leave(): void {
+    if (this.#state !== 'over' || this.#said.length > 0 || this.#hasLeft) return
+    this.#hasLeft = true
     this.#parts.over()
   }
 
