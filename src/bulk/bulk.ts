@@ -30,6 +30,7 @@ export interface Lenders {
  */
 export class Bulk {
   readonly #open: OpenPlace
+  readonly #idleMs: number
   readonly #jobs = new Map<number, Job>()
   /** Until what they borrowed is given back. */
   readonly #imports = new Set<Promise<Imported>>()
@@ -38,17 +39,18 @@ export class Bulk {
   #idle: ReturnType<typeof setTimeout> | undefined
   #closed = false
 
-  private constructor(open: OpenPlace) {
+  private constructor({ idleMs }: BulkBoot, open: OpenPlace) {
+    this.#idleMs = idleMs
     this.#open = open
   }
 
   static inWorker(boot: BulkBoot, threads: Threads): Bulk {
-    return new Bulk(inWorker(boot, threads))
+    return new Bulk(boot, inWorker(boot, threads))
   }
 
   /** Runs jobs on this thread. */
   static inline(boot: BulkBoot, log: Log): Bulk {
-    return new Bulk(inline(boot, log))
+    return new Bulk(boot, inline(boot, log))
   }
 
   /**
@@ -128,7 +130,7 @@ export class Bulk {
       over: () => {
         this.#jobs.delete(id)
         if (this.#jobs.size > 0) return
-        this.#idle = setTimeout(() => this.#rest(), idleMs)
+        this.#idle = setTimeout(() => this.#rest(), this.#idleMs)
         this.#idle.unref()
       },
     })
@@ -208,6 +210,3 @@ function stopping(): XrpcError {
   const headers = { 'retry-after': '5' }
   return new XrpcError(503, 'Overloaded', 'the service is stopping', { headers })
 }
-
-/** The thread of the next job starts in some 100 ms. */
-const idleMs = 30_000

@@ -1,11 +1,11 @@
-import { unackedBytesMax } from './messages.ts'
-
-interface Pace {
-  /** Whole milliseconds that all of it may take. */
+/** How slow the reader of a stream may be. */
+export interface Pace {
+  /** That all of it may take. */
   readonly msMax: number
   /** A reader who holds things up takes at least this much in `windowMs`. */
   readonly windowBytesMin: number
   readonly windowMs: number
+  readonly lookEveryMs: number
 }
 
 /**
@@ -13,25 +13,30 @@ interface Pace {
  * sends asks for room before each piece; the time is looked at from outside, by `check`.
  */
 export class Flow {
-  readonly #pace: Pace
+  readonly #pace: Omit<Pace, 'lookEveryMs'>
   readonly #startMs: number
   #unacked = 0
   #waiting: (() => void) | undefined
   #windowStartMs: number
   #windowBytes = 0
 
-  constructor(pace: Pace, nowMs: number) {
+  constructor(pace: Omit<Pace, 'lookEveryMs'>, nowMs: number) {
     this.#pace = pace
     this.#startMs = nowMs
     this.#windowStartMs = nowMs
   }
 
-  /** Resolves when `bytes` more may be sent, and counts them. One piece may always be on its way. */
-  async room(bytes: number): Promise<void> {
+  /**
+   * Resolves when `bytes` more may be sent, and counts them. One piece may always be on its way.
+   * @throws the reason of an aborted `signal`, of which `wake` has to tell
+   */
+  async room(bytes: number, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted()
     while (this.#unacked > 0 && this.#unacked + bytes > unackedBytesMax) {
       const { promise, resolve } = Promise.withResolvers<void>()
       this.#waiting = resolve
       await promise
+      signal.throwIfAborted()
     }
     this.#unacked += bytes
   }
@@ -50,11 +55,17 @@ export class Flow {
 
   /** Why this has to end, if it has. */
   check(nowMs: number): string | undefined {
-    if (nowMs - this.#startMs > this.#pace.msMax) return 'it took too long'
-    if (nowMs - this.#windowStartMs < this.#pace.windowMs) return undefined
-    const isSlow = this.#windowBytes < this.#pace.windowBytesMin
+    const { msMax, windowBytesMin, windowMs } = this.#pace
+    if (nowMs - this.#startMs > msMax) return 'it took too long'
+    const isHeldUp = this.#waiting !== undefined
+    if (isHeldUp && nowMs - this.#windowStartMs < windowMs) return undefined
+    const isSlow = isHeldUp && this.#windowBytes < windowBytesMin
+    // Time in which it was the sender who was slow is not the reader's.
     this.#windowStartMs = nowMs
     this.#windowBytes = 0
-    return isSlow && this.#waiting !== undefined ? 'its reader was too slow' : undefined
+    return isSlow ? 'its reader was too slow' : undefined
   }
 }
+
+/** Bytes that were sent and not taken. @see architecture.md, Threads */
+export const unackedBytesMax = 1024 * 1024

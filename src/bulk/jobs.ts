@@ -55,7 +55,7 @@ export class Jobs {
   }
 
   async #run({ id, ask }: Asked): Promise<void> {
-    this.#timer ??= setInterval(() => this.#look(), lookEveryMs)
+    this.#timer ??= setInterval(() => this.#look(), this.#boot.pace.lookEveryMs)
     try {
       if (ask.kind === 'export') await this.#export(id, ask)
       else await this.#import(id, ask)
@@ -68,12 +68,11 @@ export class Jobs {
   }
 
   async #export(id: number, ask: ExportAsk): Promise<void> {
-    const flow = new Flow(pace, performance.now())
+    const flow = new Flow(this.#boot.pace, performance.now())
     const ended = new AbortController()
     this.#running.set(id, { flow, ended })
     for await (const piece of this.#exports.pieces(ask, ended.signal)) {
-      await flow.room(piece.length)
-      ended.signal.throwIfAborted()
+      await flow.room(piece.length, ended.signal)
       this.#send({ id, piece })
     }
     this.#send({ id, end: true })
@@ -160,7 +159,3 @@ export class Jobs {
 class Cancelled extends Error {
   override readonly name = 'Cancelled'
 }
-
-/** A reader that pins a database's log makes it grow with each write. @see architecture.md, Threads */
-const pace = { msMax: 60_000, windowBytesMin: 10 * 256 * 1024, windowMs: 10_000 }
-const lookEveryMs = 1_000

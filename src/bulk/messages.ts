@@ -5,12 +5,17 @@ import type { Targets } from '../service/targets.ts'
 import type { WriteRules } from '../service/write-op.ts'
 import type { View } from '../store/actor.ts'
 import type { Head } from '../store/actor-change.ts'
+import type { Pace } from './flow.ts'
 
 /** What the bulk thread needs to know once, at its start. */
 export interface BulkBoot {
   readonly role: 'bulk'
   readonly dataDir: string
   readonly logLevel: LogLevel
+  /** Of those who read exports. */
+  readonly pace: Pace
+  /** How long the thread stays without a job. */
+  readonly idleMs: number
   /** Lexicon documents, as JSON. */
   readonly schemas: string
   readonly rules: WriteRules
@@ -79,6 +84,3 @@ export type BulkSign =
   | { readonly id: number; readonly fault: Fault }
   | { readonly id: number; readonly cancelled: true }
   | { readonly closed: true }
-
-/** Bytes of one job that were sent and not taken. @see architecture.md, Threads */
-export const unackedBytesMax = 1024 * 1024

@@ -93,9 +93,20 @@ function startBulk(
   { log, ...threads }: Threads & { readonly log: Log },
 ): Bulk {
   const { dataDir, logLevel, shards } = config
-  const boot = { role: 'bulk', dataDir, logLevel, schemas: JSON.stringify(docs), rules } as const
+  const base = { role: 'bulk', dataDir, logLevel, schemas: JSON.stringify(docs), rules } as const
+  const boot = { ...base, pace, idleMs }
   return shards === 0 ? Bulk.inline(boot, log) : Bulk.inWorker(boot, threads)
 }
+
+/** A reader that pins a database's log makes it grow with each write. @see architecture.md, Threads */
+const pace = {
+  msMax: 60_000,
+  windowBytesMin: 10 * 256 * 1024,
+  windowMs: 10_000,
+  lookEveryMs: 1_000,
+}
+/** The thread of the next job starts in some 100 ms. */
+const idleMs = 30_000
 
 /** The databases of actors share the process's descriptors with sockets. */
 function actorHandles(config: Config, log: Log): number {

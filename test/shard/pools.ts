@@ -19,6 +19,7 @@ import type { WriteOp } from '../../src/service/write-op.ts'
 import type { ShardBoot } from '../../src/shard/messages.ts'
 import { ShardPool } from '../../src/shard/pool.ts'
 import type { View } from '../../src/store/actor.ts'
+import { bulkBoot } from '../bulk/boot.ts'
 import { seedBoot } from '../kit/seed.ts'
 import { a, b, collection, post, serviceDid } from '../service/posts.ts'
 
@@ -57,12 +58,10 @@ export class House {
       ...one,
     }))
     const [first] = boots
-    const { schemas, rules } = boot(dataDir)
-    const bulkBoot = { role: 'bulk', dataDir, logLevel: 'silent', schemas, rules } as const
     const rest = { dataDir, log, died, workers }
     if (kind === 'inline' && first !== undefined) {
       const inlineLog = createLog('warn', keepIn(log))
-      const bulk = Bulk.inline(bulkBoot, inlineLog)
+      const bulk = Bulk.inline(bulkBoot(dataDir), inlineLog)
       const parts = { schemas: new Schemas(schemaDocs), log: inlineLog }
       return new House({ pool: ShardPool.inline(first, parts), bulk, ...rest })
     }
@@ -72,7 +71,7 @@ export class House {
       return worker
     }
     const ended = (name: string, error: unknown) => void died.push(`${name}: ${String(error)}`)
-    const bulk = Bulk.inWorker(bulkBoot, { startWorker, died: ended })
+    const bulk = Bulk.inWorker(bulkBoot(dataDir), { startWorker, died: ended })
     const pool = await ShardPool.inWorkers(boots, { start: startWorker, died: ended })
     return new House({ pool, bulk, ...rest })
   }
