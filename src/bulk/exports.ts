@@ -1,29 +1,32 @@
 import { overloaded, XrpcError } from '../atproto/errors.ts'
 import { actorDatabasePath } from '../store/actor-database.ts'
 import { ActorSnapshot } from '../store/actor-snapshot.ts'
-import type { ExportAsk } from './messages.ts'
+import type { BulkBoot, ExportAsk } from './messages.ts'
 import { repoCar } from './repo-car.ts'
 
 /** Repos that are read as CARs. Their trees are in memory meanwhile, so all together are bounded. */
 export class Exports {
-  readonly #dataDir: string
+  readonly #boot: Pick<BulkBoot, 'dataDir' | 'treeBytesMax'>
   #bytes = 0
 
-  constructor(dataDir: string) {
-    this.#dataDir = dataDir
+  constructor(boot: Pick<BulkBoot, 'dataDir' | 'treeBytesMax'>) {
+    this.#boot = boot
   }
 
   /** @throws XrpcError 503 Overloaded, 413 RepoTooLarge, before the first piece */
   async *pieces(ask: ExportAsk, signal: AbortSignal): AsyncGenerator<Uint8Array<ArrayBuffer>> {
     const { did } = ask
-    await using snapshot = await ActorSnapshot.open(actorDatabasePath(this.#dataDir, did), did)
-    const bytes = snapshot.countRecords() * recordBytes
-    if (bytes > aloneBytesMax) {
-      const text = `a repo of more than ${Math.floor(aloneBytesMax / recordBytes)} records`
+    const { dataDir, treeBytesMax } = this.#boot
+    await using snapshot = await ActorSnapshot.open(actorDatabasePath(dataDir, did), did)
+    const records = snapshot.countRecords()
+    const recordsMax = Math.floor((aloneTimes * treeBytesMax) / recordBytes)
+    if (records > recordsMax) {
+      const text = `a repo of more than ${recordsMax} records`
       throw new XrpcError(413, 'RepoTooLarge', `${text} cannot be exported`)
     }
+    const bytes = records * recordBytes
     // A large one takes its turn when there is no other.
-    if (this.#bytes > 0 && this.#bytes + bytes > togetherBytesMax) {
+    if (this.#bytes > 0 && this.#bytes + bytes > treeBytesMax) {
       throw overloaded('too many large repos are being exported, try again')
     }
     this.#bytes += bytes
@@ -37,7 +40,7 @@ export class Exports {
 
 /** Heap that a tree takes for each record, measured over 100,000 of them. */
 const recordBytes = 330
-const togetherBytesMax = 64 * 1024 * 1024
-const aloneBytesMax = 5 * togetherBytesMax
+/** One alone may take more than all that are sent side by side. */
+const aloneTimes = 5
 /** To go back through more takes longer than to send most repos as a whole. */
 const changesMax = 20_000

@@ -42,7 +42,7 @@ export class Jobs {
     this.#boot = boot
     this.#log = parts.log
     this.#send = parts.send
-    this.#exports = new Exports(boot.dataDir)
+    this.#exports = new Exports(boot)
   }
 
   receive(order: BulkOrder): void {

@@ -12,6 +12,8 @@ export interface BulkBoot {
   readonly role: 'bulk'
   readonly dataDir: string
   readonly logLevel: LogLevel
+  /** Trees of all exports together, by estimate. */
+  readonly treeBytesMax: number
   /** Of those who read exports. */
   readonly pace: Pace
   /** How long the thread stays without a job. */

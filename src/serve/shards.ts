@@ -94,7 +94,7 @@ function startBulk(
 ): Bulk {
   const { dataDir, logLevel, shards } = config
   const base = { role: 'bulk', dataDir, logLevel, schemas: JSON.stringify(docs), rules } as const
-  const boot = { ...base, pace, idleMs }
+  const boot = { ...base, treeBytesMax, pace, idleMs }
   return shards === 0 ? Bulk.inline(boot, log) : Bulk.inWorker(boot, threads)
 }
 
@@ -117,7 +117,7 @@ function actorHandles(config: Config, log: Log): number {
   return handles
 }
 
-/** Decoded trees of all shards together, by estimate. */
+/** Decoded trees of all shards together, by estimate, and of all exports. */
 const treeBytesMax = 64 * 1024 * 1024
 /** Sockets, the service's own files, and some air. */
 const reservedDescriptors = 400

@@ -11,6 +11,7 @@ export function bulkBoot(dataDir: string, over: Partial<BulkBoot> = {}): BulkBoo
     logLevel: 'silent',
     schemas: JSON.stringify(schemaDocs),
     rules: seedBoot(dataDir, serviceDid).rules,
+    treeBytesMax: 64 * 1024 * 1024,
     pace: { msMax: 60_000, windowBytesMin: 0, windowMs: 60_000, lookEveryMs: 1_000 },
     idleMs: 60_000,
     ...over,
