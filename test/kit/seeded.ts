@@ -127,12 +127,13 @@ export class SeededStratos implements AsyncDisposable {
     })
   }
 
-  /** Ends the process in order and gives its exit code; the data stay for `run`. */
-  async terminate(signal: 'SIGTERM' | 'SIGINT' = 'SIGTERM'): Promise<number> {
+  /** Sends a signal that ends the process, and gives its exit code; the data stay for `run`. */
+  async terminate(signal: 'SIGTERM' | 'SIGINT' | 'SIGUSR2' = 'SIGTERM'): Promise<number> {
     const child = this.#child
     if (child === undefined) return 0
-    if (signal === 'SIGINT' && child.running) process.kill(child.pid, signal)
-    return signal === 'SIGINT' ? await child.exited : await child.stop()
+    if (signal === 'SIGTERM') return await child.stop()
+    if (child.running) process.kill(child.pid, signal)
+    return await child.exited
   }
 
   /** `kill -9`, also while it starts; the data stay for `run`. */
