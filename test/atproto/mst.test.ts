@@ -214,6 +214,24 @@ describe('over random sequences of adds, updates and deletes', () => {
   })
 })
 
+test('a walk goes through nodes and records in order, but for what is below a known node', () => {
+  const tree = Mst.fromSorted(highKeys.toSorted().map((key) => [key, value]))
+  const nodeOf = ({ cid }: { readonly cid: CidBytes }) => cidToString(cid)
+  const all = [...tree.walk()]
+  const keys = (steps: typeof all) => steps.flatMap((step) => ('key' in step ? [step.key] : []))
+  expect(keys(all)).toEqual(highKeys.toSorted())
+  const nodes = all.filter((step) => !('key' in step))
+  expect(nodes.map(nodeOf)).toEqual([...tree.nodes()].map(nodeOf))
+  for (const known of nodes) {
+    const steps = [...tree.walk((cid) => equalCids(cid, known.cid))]
+    // What is below it stands behind it, without a gap.
+    const at = all.indexOf(known)
+    const gap = all.length - steps.length
+    expect(steps).toEqual([...all.slice(0, at), ...all.slice(at + gap)])
+    expect(keys(all.slice(at, at + gap))).toHaveLength('size' in known ? known.size : 0)
+  }
+})
+
 test('setting what is there gives the same tree', () => {
   const tree = Mst.empty.set('a/a', value)
   expect(tree.set('a/a', numbered(0))).toBe(tree)
