@@ -2,7 +2,7 @@ import { encode } from '../../src/atproto/cbor.ts'
 import { encodeCar } from '../../src/atproto/car.ts'
 import { type CidBytes, cidForCbor, cidToString } from '../../src/atproto/cid.ts'
 import { signCommit } from '../../src/atproto/commit.ts'
-import { checkDataObject, type DataObject } from '../../src/atproto/data.ts'
+import { checkDataObject } from '../../src/atproto/data.ts'
 import { SigningKey } from '../../src/atproto/keys.ts'
 import { Mst } from '../../src/atproto/mst.ts'
 import { type Did, parseTid } from '../../src/atproto/syntax.ts'
@@ -34,6 +34,11 @@ export class ForeignRepo {
     return cidToString(cid)
   }
 
+  /** Of the records, by their keys alone. */
+  get cids(): Map<string, string> {
+    return new Map([...this.#records].map(([path, { cid }]) => [rkeyOf(path), cidToString(cid)]))
+  }
+
   get tree(): Mst {
     const paths = [...this.#records].toSorted(([a], [b]) => (a < b ? -1 : 1))
     return Mst.fromSorted(paths.map(([path, { cid }]) => [path, cid] as const))
@@ -59,7 +64,6 @@ export class ForeignRepo {
   }
 }
 
-export function dataOf(value: unknown): DataObject {
-  checkDataObject(value)
-  return value
+function rkeyOf(path: string): string {
+  return path.slice(path.indexOf('/') + 1)
 }
