@@ -102,6 +102,9 @@ const limited: ReadonlySet<ActorCall['kind']> = new Set([
   'settle',
 ])
 
+/** What gives a repo back to its owner is never refused: nothing else would, until the next start. */
+const alwaysTaken: ReadonlySet<ActorCall['kind']> = new Set(['stay', 'return'])
+
 function counterOf(did: Did, kind: ActorCall['kind']): string {
   if (!limited.has(kind)) return `service ${did}`
   return kind === 'write' ? `write ${did}` : `read ${did}`
@@ -129,10 +132,7 @@ class Shard {
     const id = this.#nextId++
     const text = JSON.stringify({ id, did, requestId, ...call })
     const full = this.#waiting.size >= inFlightMax || this.#bytes + text.length > inFlightBytesMax
-    // What opens a repo again is never refused: nothing else would, until the next start.
-    if (full && call.kind !== 'stay') {
-      throw overloaded('the service is busy, try again')
-    }
+    if (full && !alwaysTaken.has(call.kind)) throw overloaded('the service is busy, try again')
     if (ofActor >= inFlightOfActorMax && limited.has(call.kind)) {
       throw overloaded('too many requests for this account at once, try again')
     }

@@ -49,16 +49,22 @@ describe.each(kinds)('%s', (kind) => {
 
   test('of all actors a thousand requests are taken at once, and more are refused', async () => {
     const house = await open(kind, 'all')
+    const lent = await house.actor()
+    await house.pool.call(lent.did, 'test', { kind: 'lend' })
     const dids = Array.from({ length: 20 }, newDid)
     const calls = Array.from({ length: 1_010 }, (_, index) =>
       failureOf(house.pool.call(dids[index % 20] ?? newDid(), 'test', look)),
     )
-    // But a repo that was closed is opened again.
-    await house.pool.call(newDid(), 'test', { kind: 'stay' })
+    // But a repo that was closed is opened again, and one that was lent is given back.
+    await Promise.all([
+      house.pool.call(newDid(), 'test', { kind: 'stay' }),
+      house.pool.call(lent.did, 'test', { kind: 'return' }),
+    ])
     const names = (await Promise.all(calls)).map((failure) => nameOf(failure))
     expect(names.slice(0, 1_000).every((name) => name === 'RepoNotFound')).toBeTrue()
     expect(names.slice(1_000).every((name) => name === 'Overloaded')).toBeTrue()
     expect(nameOf(await failureOf(house.pool.call(newDid(), 'test', look)))).toBe('RepoNotFound')
+    await lent.create('one')
   })
 
   test('of bytes 32 MiB are taken at once, and more are refused', async () => {
