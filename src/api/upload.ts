@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { type FileHandle, open, rm } from 'node:fs/promises'
+import { mkdir, open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { invalidRequest, XrpcError } from '../atproto/errors.ts'
 
@@ -11,7 +11,8 @@ interface Limits {
 }
 
 /**
- * The body of a request as a file of its own in `folder`, for as long as `task` runs.
+ * The body of a request as a file, alone in a folder below `folder`, for as long as `task` runs:
+ * what that puts beside it goes with it.
  * @throws XrpcError 413 PayloadTooLarge, 408 RequestTimeout, 400 for a body that is cut off
  */
 export async function withUpload<Result>(
@@ -20,13 +21,14 @@ export async function withUpload<Result>(
   task: (path: string) => Promise<Result>,
 ): Promise<Result> {
   checkLength(request, limits.bytesMax)
-  const path = join(folder, randomUUID())
+  const own = join(folder, randomUUID())
+  await mkdir(own, { mode: 0o700 })
   try {
-    await using file = await open(path, 'wx', 0o600)
-    await receive(request, file, limits)
+    const path = join(own, 'body')
+    await receive(request, path, limits)
     return await task(path)
   } finally {
-    await rm(path, { force: true })
+    await rm(own, { recursive: true, force: true })
   }
 }
 
@@ -36,35 +38,79 @@ export function checkLength({ headers }: Request, bytesMax: number): void {
   if (length > bytesMax) throw tooLarge(bytesMax)
 }
 
-async function receive(
-  request: Request,
-  file: FileHandle,
-  { bytesMax, windowBytesMin, windowMs }: Limits,
-): Promise<void> {
-  const reader = request.body?.getReader()
-  const late = Promise.withResolvers<never>()
-  let bytes = 0
-  let before = 0
-  const timer = setInterval(() => {
-    if (bytes - before < windowBytesMin) late.reject(tooSlow(windowBytesMin, windowMs))
-    before = bytes
-  }, windowMs)
+async function receive({ body, signal }: Request, path: string, limits: Limits): Promise<void> {
+  await using file = await open(path, 'wx', 0o600)
+  if (body === null) return
+  const reader = body.getReader()
+  const pace = new Pace(limits, () => void reader.cancel())
+  // A body may come in pieces of one byte each.
+  const gathered = new Uint8Array(writeBytes)
+  let used = 0
+  const flush = async () => {
+    await file.writeFile(gathered.subarray(0, used))
+    used = 0
+  }
   try {
     for (;;) {
-      const next = await Promise.race([reader?.read(), late.promise])
-      if (next?.value === undefined) return
-      bytes += next.value.length
-      if (bytes > bytesMax) throw tooLarge(bytesMax)
-      await file.writeFile(next.value)
+      const { value } = await reader.read()
+      pace.check()
+      if (value === undefined) break
+      pace.add(value.length)
+      if (used + value.length > writeBytes) await flush()
+      if (value.length > writeBytes) await file.writeFile(value)
+      else {
+        gathered.set(value, used)
+        used += value.length
+      }
     }
+    await flush()
   } catch (error) {
-    await reader?.cancel()
-    if (request.signal.aborted) throw invalidRequest('the body was cut off')
+    if (signal.aborted) throw invalidRequest('the body was cut off')
+    await reader.cancel()
     throw error
   } finally {
-    clearInterval(timer)
+    pace.end()
   }
 }
+
+/** How much of a body has come, and whether it comes fast enough. */
+class Pace {
+  readonly #limits: Limits
+  readonly #timer: ReturnType<typeof setInterval>
+  #bytes = 0
+  #before = 0
+  #isSlow = false
+
+  /** @param slow is called as soon as it does not */
+  constructor(limits: Limits, slow: () => void) {
+    this.#limits = limits
+    this.#timer = setInterval(() => {
+      if (this.#bytes - this.#before < limits.windowBytesMin) {
+        this.#isSlow = true
+        slow()
+      }
+      this.#before = this.#bytes
+    }, limits.windowMs)
+  }
+
+  /** @throws XrpcError 413 PayloadTooLarge */
+  add(bytes: number): void {
+    this.#bytes += bytes
+    if (this.#bytes > this.#limits.bytesMax) throw tooLarge(this.#limits.bytesMax)
+  }
+
+  /** @throws XrpcError 408 RequestTimeout */
+  check(): void {
+    if (this.#isSlow) throw tooSlow(this.#limits)
+  }
+
+  end(): void {
+    clearInterval(this.#timer)
+  }
+}
+
+/** What is written to the disk at once, at least. */
+const writeBytes = 256 * 1024
 
 function tooLarge(bytesMax: number): XrpcError {
   const message = `the body must not be larger than ${bytesMax} bytes`
@@ -72,7 +118,7 @@ function tooLarge(bytesMax: number): XrpcError {
 }
 
 /** The rest of the body would stand in the way of a next request: there is none. */
-function tooSlow(bytes: number, ms: number): XrpcError {
-  const message = `the body must bring ${bytes} bytes every ${ms / 1000} seconds`
+function tooSlow({ windowBytesMin, windowMs }: Limits): XrpcError {
+  const message = `the body must bring ${windowBytesMin} bytes every ${windowMs / 1000} seconds`
   return new XrpcError(408, 'RequestTimeout', message, { headers: { connection: 'close' } })
 }
