@@ -7,6 +7,7 @@ import type { Log } from '../lib/log.ts'
 import { clientNetwork, proxyList } from './address.ts'
 import type { Account } from './account.ts'
 import { assets } from './assets.ts'
+import { keptOpen } from './kept-open.ts'
 import type { SignIn } from './oauth.ts'
 import {
   corsHeaders,
@@ -182,8 +183,9 @@ export class Server {
       if (url === null || request.headers.get('host')?.includes(',') !== false) {
         return this.#refuse(invalidRequest('the Host header names no one host'))
       }
-      const keepOpen = () => server?.timeout(request, 0)
-      const response = await answer({ request, url, address, requestId, keepOpen })
+      const response = await keptOpen(request, { server, idleSeconds }, (keepOpen) =>
+        answer({ request, url, address, requestId, keepOpen }),
+      )
       if (isDpop(request)) response.headers.set('dpop-nonce', this.#parts.dpopNonce())
       const { status } = response
       const ms = Math.round((performance.now() - startedAt) * 100) / 100
