@@ -10,7 +10,7 @@ import {
 import { assert, unreachable } from '../lib/assert.ts'
 import { DataError, type DataObject, checkDataObject } from './data.ts'
 import { XrpcError, invalidRequest } from './errors.ts'
-import { memberCheck } from './lexicon-fast.ts'
+import { closedCheck, memberCheck } from './lexicon-fast.ts'
 import { type Definition, checkStrictly } from './lexicon-strict.ts'
 
 /** What an NSID names: `record`, `query`, `procedure`, `subscription` and so on. */
@@ -70,6 +70,7 @@ export class Schemas {
       if (record['$type'] !== collection) {
         throw new ValidationError(`Record/$type must be ${collection}`)
       }
+      if (this.#isCertainRecord(definition.record, record)) return record
       checkStrictly(this.#lexicons, { definition, value: record, path: 'Record' })
       this.#lexicons.assertValidRecord(collection, lexValue(record))
       return record
@@ -156,6 +157,20 @@ export class Schemas {
       this.#checks.set(definition, check)
     }
     return check(members)
+  }
+
+  #isCertainRecord(definition: LexObject, record: DataObject): boolean {
+    let check = this.#checks.get(definition)
+    if (check === undefined) {
+      check = closedCheck(definition, (ref) => this.#object(ref)) ?? (() => false)
+      this.#checks.set(definition, check)
+    }
+    return check(record)
+  }
+
+  #object(ref: string): LexObject | undefined {
+    const definition = this.#lexicons.getDef(ref)
+    return definition?.type === 'object' ? definition : undefined
   }
 
   #method(nsid: string): Extract<LexUserType, { type: 'query' | 'procedure' | 'subscription' }> {
