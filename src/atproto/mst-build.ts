@@ -12,6 +12,12 @@ export class MstBuilder {
   /** By layer. What is to the left of them is finished. */
   #edges: Edge[] = []
   #last = ''
+  readonly #keeps: 'tree' | 'root'
+
+  /** @param keeps `root` for one that wants nothing but its CID, and memory for its right edge */
+  constructor(keeps: 'tree' | 'root' = 'tree') {
+    this.#keeps = keeps
+  }
 
   /** @throws MstError when the key is not valid or not above the one before */
   add(key: string, cid: CidBytes): void {
@@ -45,9 +51,10 @@ export class MstBuilder {
         continue
       }
       edge.children.push(below)
-      below = new MstNode(at, edge.leaves, edge.children)
+      const node = new MstNode(at, edge.leaves, edge.children)
       // Hashed as it goes: to ask the root for its CID must not hash the whole tree at once.
-      void below.cid
+      const { cid } = node
+      below = this.#keeps === 'tree' ? node : MstNode.hashed(at, cid)
       this.#edges[at] = { leaves: [], children: [] }
     }
     return below

@@ -45,6 +45,13 @@ export class MstNode {
     this.estimatedBytes = bytes
   }
 
+  /** In the place of a node that nobody will look into. */
+  static hashed(layer: number, cid: CidBytes): MstNode {
+    const node = new MstNode(layer, [], [])
+    node.#cid = cid
+    return node
+  }
+
   /** Computed when first asked for, from the memoised CIDs of the children. */
   get cid(): CidBytes {
     return (this.#cid ??= cidForCbor(this.encode()))

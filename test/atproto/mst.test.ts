@@ -87,6 +87,20 @@ describe('a builder', () => {
   })
 })
 
+test('a builder of roots alone finds the root of any tree', () => {
+  const entries = [...Array(3_000).keys()].map((index) => {
+    const key = `a/${String(index * 7).padStart(6, '0')}`
+    return [key, cidForCbor(Buffer.from(key))] as const
+  })
+  for (const count of [1, 2, 3, 10, 500, 3_000]) {
+    const some = entries.slice(0, count)
+    const builder = new MstBuilder('root')
+    for (const [key, cid] of some) builder.add(key, cid)
+    expect(builder.finish()?.cid).toEqual(Mst.fromSorted(some).rootCid())
+  }
+  expect(new MstBuilder('root').finish()).toBeUndefined()
+})
+
 describe('the empty tree', () => {
   test('has the root that the specification gives it', async () => {
     const theirs = await (await MST.create(new MemoryBlockstore())).getPointer()
