@@ -118,14 +118,14 @@ class Imports {
     },
     requestId: string,
   ) {
-    const { bulk, call, outbox, takedowns } = this.#parts
+    const { bulk, call, config, outbox, takedowns } = this.#parts
     const { author, ...rest } = received
     const { did, boundaries } = author
     const takendown = (await takedowns.of(did)).records
     const release = rest.stubs.length === 0 ? undefined : await outbox.hold(did)
     try {
       return await bulk.import(
-        { did, boundaries, takendown, ...rest },
+        { did, boundaries, takendown, bytesMax: config.importBytesMax, ...rest },
         {
           lend: () => call(did, requestId, { kind: 'lend' }),
           giveBack: async () => void (await call(did, requestId, { kind: 'return' })),

@@ -1,4 +1,4 @@
-import { decode, encode } from '../atproto/cbor.ts'
+import { encode } from '../atproto/cbor.ts'
 import { type Cid, cidForCbor, cidToString } from '../atproto/cid.ts'
 import { type DataObject, isDataObject } from '../atproto/data.ts'
 import type { Did } from '../atproto/syntax.ts'
@@ -10,19 +10,24 @@ import {
   withBoundaries,
   withRefs,
 } from '../service/moved-record.ts'
-import type { Sqlite } from '../store/sqlite.ts'
+import { openSqlite, type Sqlite } from '../store/sqlite.ts'
 
 interface Move {
+  readonly id: number
   readonly was: Cid
   /** Null until it is known. */
   readonly becomes: Cid | null
 }
 
 interface Parts {
-  readonly sqlite: Sqlite
+  /** Of a file for as long as this lives. */
+  readonly path: string
   readonly did: Did
   readonly map: BoundaryMap
-  readonly content: (cid: Cid) => Uint8Array
+  /** As it came. */
+  readonly record: (was: Cid) => DataObject
+  /** Awaited for every record that is looked up. */
+  readonly step: () => Promise<void>
 }
 
 /**
@@ -30,17 +35,25 @@ interface Parts {
  * becomes another record, too, and so on: a CID is known once all that its record refers to is. As a
  * CID is a hash of what it refers to, that comes to an end.
  */
-export class ImportMoves {
+export class ImportMoves implements AsyncDisposable {
   readonly #parts: Parts
   readonly #prefix: string
+  /** Nothing of it is ever committed. */
+  readonly #sqlite: Sqlite
 
-  /** The moves are kept in a table of this handle alone. */
   constructor(parts: Parts) {
     this.#parts = parts
     this.#prefix = `at://${parts.did}/`
-    parts.sqlite.script(
-      'create temp table move (path text primary key, was text, becomes text) without rowid',
+    this.#sqlite = openSqlite(parts.path, { synchronous: 'normal', cacheKib, exclusive: true })
+    this.#sqlite.begin()
+    this.#sqlite.script(
+      'create table move (id integer primary key, path text unique, was text, becomes text) strict',
     )
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#sqlite.undo()
+    await this.#sqlite.close()
   }
 
   /** Every record has to be added before any is asked for. */
@@ -49,71 +62,70 @@ export class ImportMoves {
     const isAlone = this.#ownRefs(moved).length === 0
     const becomes = isAlone ? cidToString(cidForCbor(encode(moved))) : null
     const sql = 'insert into move (path, was, becomes) values ($1, $2, $3)'
-    this.#parts.sqlite.execute([{ sql, args: [path, was, becomes] }])
+    this.#sqlite.execute([{ sql, args: [path, was, becomes] }])
   }
 
   /** What becomes of a record. */
-  moved(record: DataObject): DataObject {
+  async moved(record: DataObject): Promise<DataObject> {
     const moved = withBoundaries(record, this.#parts.map)
-    if (this.#ownRefs(moved).length === 0) return moved
-    const result = withRefs(moved, (ref) => this.#becomes(ref))
-    assert(isDataObject(result), 'a record stays one')
-    return result
-  }
-
-  #becomes(ref: StrongRef): Cid | undefined {
-    const move = this.#moveOf(ref)
-    if (move === undefined) return undefined
-    return move.becomes ?? this.#resolve(this.#pathOf(ref))
+    for (const { id } of this.#due(moved)) await this.#resolve(id)
+    return this.#withKnown(moved)
   }
 
   /** Without recursion: a thread may be longer than any stack is deep. */
-  #resolve(path: string): Cid {
-    const stack = [path]
+  async #resolve(id: number): Promise<void> {
+    const stack = [id]
     for (let top = stack.at(-1); top !== undefined; top = stack.at(-1)) {
-      const move = this.#find(top)
-      assert(move !== undefined, 'what waits to be known was added')
-      if (move.becomes !== null) {
+      const { was, becomes } = this.#at(top)
+      if (becomes !== null) {
         stack.pop()
         continue
       }
-      const record = decode(this.#parts.content(move.was))
-      assert(isDataObject(record), 'a record is a map')
-      const moved = withBoundaries(record, this.#parts.map)
-      const due = this.#ownRefs(moved).filter((ref) => this.#moveOf(ref)?.becomes === null)
+      await this.#parts.step()
+      const moved = withBoundaries(this.#parts.record(was), this.#parts.map)
+      const due = this.#due(moved)
       if (due.length > 0) {
-        stack.push(...due.map((ref) => this.#pathOf(ref)))
+        for (const one of due) stack.push(one.id)
         continue
       }
-      const becomes = withRefs(moved, (ref) => this.#moveOf(ref)?.becomes ?? undefined)
-      this.#settle(top, cidToString(cidForCbor(encode(becomes))))
+      const cid = cidToString(cidForCbor(encode(this.#withKnown(moved))))
+      const sql = 'update move set becomes = $2 where id = $1'
+      this.#sqlite.execute([{ sql, args: [top, cid], rows: 1 }])
     }
-    const becomes = this.#find(path)?.becomes
-    assert(becomes !== undefined && becomes !== null, 'it is known now')
-    return becomes
   }
 
-  #settle(path: string, becomes: Cid): void {
-    const sql = 'update move set becomes = $2 where path = $1'
-    this.#parts.sqlite.execute([{ sql, args: [path, becomes], rows: 1 }])
+  /** What a record refers to and is not known yet, each once. */
+  #due(record: DataObject): Move[] {
+    const moves = this.#ownRefs(record).flatMap((ref) => this.#moveOf(ref) ?? [])
+    const due = moves.filter(({ becomes }) => becomes === null)
+    return [...new Map(due.map((move) => [move.id, move])).values()]
+  }
+
+  #withKnown(record: DataObject): DataObject {
+    if (this.#ownRefs(record).length === 0) return record
+    const known = withRefs(record, (ref) => this.#moveOf(ref)?.becomes ?? undefined)
+    assert(isDataObject(known), 'a record stays one')
+    return known
   }
 
   #ownRefs(record: DataObject): StrongRef[] {
     return strongRefs(record).filter(({ uri }) => uri.startsWith(this.#prefix))
   }
 
-  #pathOf({ uri }: StrongRef): string {
-    return uri.slice(this.#prefix.length)
-  }
-
   /** Undefined also where another version is meant than the one that comes along. */
-  #moveOf(ref: StrongRef): Move | undefined {
-    const move = ref.uri.startsWith(this.#prefix) ? this.#find(this.#pathOf(ref)) : undefined
-    return move?.was === ref.cid ? move : undefined
+  #moveOf({ uri, cid }: StrongRef): Move | undefined {
+    if (!uri.startsWith(this.#prefix)) return undefined
+    const sql = 'select id, was, becomes from move where path = $1'
+    const [move] = this.#sqlite.query<Move>(sql, uri.slice(this.#prefix.length))
+    return move?.was === cid ? move : undefined
   }
 
-  #find(path: string): Move | undefined {
-    const sql = 'select was, becomes from move where path = $1'
-    return this.#parts.sqlite.query<Move>(sql, path)[0]
+  #at(id: number): Move {
+    const sql = 'select id, was, becomes from move where id = $1'
+    const [move] = this.#sqlite.query<Move>(sql, id)
+    assert(move !== undefined, 'what waits to be known was added')
+    return move
   }
 }
+
+const cacheKib = 8 * 1024

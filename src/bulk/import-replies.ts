@@ -27,8 +27,6 @@ interface Parts {
 export class ImportReplies {
   readonly #parts: Parts
   readonly #prefix: string
-  /** To records that the import itself may still bring. */
-  readonly #within: Reply[] = []
   #toOthers: Reply[] = []
 
   constructor(parts: Parts) {
@@ -38,17 +36,22 @@ export class ImportReplies {
 
   /** @throws XrpcError 400 ReplyBoundaryEscalation */
   async add(reply: Reply): Promise<void> {
-    if (reply.parent.startsWith(this.#prefix)) this.#within.push(reply)
-    else if (this.#toOthers.push(reply) >= askedAtOnce) await this.#checkOthers()
+    // The import itself may still bring the parent.
+    if (reply.parent.startsWith(this.#prefix)) return
+    if (this.#toOthers.push(reply) >= askedAtOnce) await this.#checkOthers()
   }
 
   /** To be called when every record is in its place. @throws as `add` does */
   async finish(step: () => Promise<void>): Promise<void> {
     await this.#checkOthers()
-    for (const reply of this.#within) {
-      const reach = this.#reachOf(reply.parent)
-      if (reach !== undefined) check(reply, reach)
+    const { sqlite } = this.#parts
+    const replies = sqlite.each<{ readonly uri: string; readonly linkTo: string }>(selectReplies)
+    for (const { uri, linkTo } of replies) {
       await step()
+      const reach = linkTo.startsWith(this.#prefix) ? this.#boundariesOf(linkTo) : []
+      // A record has a boundary: there is none of that name.
+      if (reach.length === 0) continue
+      check({ path: uri.slice(this.#prefix.length), boundaries: this.#boundariesOf(uri) }, reach)
     }
   }
 
@@ -63,26 +66,28 @@ export class ImportReplies {
     }
   }
 
-  /** Of a record of this import; undefined where it does not come along. */
-  #reachOf(uri: string): readonly string[] | undefined {
+  /** Of a record of this import; empty where it does not come along. */
+  #boundariesOf(uri: string): string[] {
     const place = recordPlace(uri)
-    if (place === undefined) return undefined
+    if (place === undefined) return []
     const { places, args } = parametersFor(this.#parts.own, 3)
     const sql = `select boundary from stratos_record_boundary
       where collection = $1 and rkey = $2 and boundary in (${places.join(', ')})`
-    const rows = this.#parts.sqlite.query<{ boundary: string }>(
-      sql,
-      place.collection,
-      place.rkey,
-      ...args,
-    )
-    return rows.length === 0 ? undefined : rows.map(({ boundary }) => boundary)
+    const { collection, rkey } = place
+    const rows = this.#parts.sqlite.query<{ boundary: string }>(sql, collection, rkey, ...args)
+    return rows.map(({ boundary }) => boundary)
   }
 }
 
+/** In the order of the tree. */
+const selectReplies = `select uri, "linkTo" from stratos_backlink
+  where path = 'reply.parent' order by uri`
 const askedAtOnce = 100
 
-function check({ path, boundaries }: Reply, reach: readonly string[]): void {
+function check(
+  { path, boundaries }: Pick<Reply, 'path' | 'boundaries'>,
+  reach: readonly string[],
+): void {
   try {
     checkReach(boundaries, reach)
   } catch (error) {

@@ -5,16 +5,8 @@ import type { DataObject } from '../atproto/data.ts'
 import { XrpcError } from '../atproto/errors.ts'
 import type { SigningKey } from '../atproto/keys.ts'
 import type { Schemas } from '../atproto/lexicon.ts'
-import { Mst } from '../atproto/mst.ts'
 import { MstBuilder } from '../atproto/mst-build.ts'
-import { MstError } from '../atproto/mst-key.ts'
-import {
-  type AtUri,
-  type RecordPlace,
-  recordPlace,
-  recordUri,
-  type Tid,
-} from '../atproto/syntax.ts'
+import { type AtUri, type RecordPlace, recordUri, type Tid } from '../atproto/syntax.ts'
 import { nextTid } from '../atproto/tid.ts'
 import { checkKept, type KeptRecord } from '../service/record.ts'
 import { stubOf } from '../service/stub.ts'
@@ -50,7 +42,11 @@ interface Parts {
   readonly step: Step
 }
 
-interface Arriving {
+/** A record as it stands in the CAR; nothing is known of it but that it is one. */
+export interface Arriving {
+  /** In the tree. */
+  readonly path: string
+  readonly place: RecordPlace
   readonly cid: CidBytes
   readonly content: Uint8Array
   readonly record: DataObject
@@ -67,7 +63,7 @@ export class ImportRows {
   readonly #takendown: ReadonlySet<AtUri>
   readonly #time: string
   /** The tree of the records as they are here, where they are not as they came. */
-  readonly #tree = new MstBuilder()
+  readonly #tree = new MstBuilder('root')
   #head: Head
   #event: EventOp[] = []
   #records = 0
@@ -84,17 +80,15 @@ export class ImportRows {
     this.#replies = new ImportReplies({ ...parts, did: parts.ask.did, own: parts.ask.boundaries })
   }
 
-  /** @throws XrpcError for a record that breaks a rule; MstError for a key that is no record's */
-  async add(path: string, arriving: Arriving): Promise<void> {
+  /** @throws XrpcError for a record that breaks a rule */
+  async add(arriving: Arriving): Promise<void> {
     await this.#parts.step('stored')
-    const { did } = this.#parts.ask
-    const place = recordPlace(`at://${did}/${path}`)
-    if (place === undefined) throw new MstError('a key is none of a record')
-    const kept = this.#checked(path, place, arriving)
+    const { path } = arriving
+    const kept = this.#checked(arriving)
     if (kept === undefined) return
     if (this.#event.length === 0) this.#advance()
     this.#records += 1
-    this.#store(place, arriving, kept)
+    this.#store(arriving, kept)
     if (this.#event.length === opsOfEventMax) this.#tell()
     const parent = kept.links.find((link) => link.path === 'reply.parent')?.uri
     if (parent === undefined) return
@@ -102,12 +96,12 @@ export class ImportRows {
   }
 
   /** A record that is not as it came. @throws as `add` does */
-  async addMoved(path: string, was: CidBytes, record: DataObject): Promise<void> {
+  async addMoved(was: Arriving, record: DataObject): Promise<void> {
     const content = encode(record)
     const cid = cidForCbor(content)
-    if (!equalCids(cid, was)) this.#rewritten += 1
-    this.#tree.add(path, cid)
-    await this.add(path, { cid, content, record })
+    if (!equalCids(cid, was.cid)) this.#rewritten += 1
+    this.#tree.add(was.path, cid)
+    await this.add({ ...was, cid, content, record })
   }
 
   /** To be called when every record was added; signs what is there. @throws XrpcError as `add` */
@@ -118,8 +112,7 @@ export class ImportRows {
     const imported = { records: this.#records, rewritten: this.#rewritten }
     if (this.#records === 0) return imported
     if (this.#event.length > 0) this.#tell()
-    const isMoved = ask.boundaryMap.length > 0
-    const data = isMoved ? Mst.built(this.#tree).rootCid() : root
+    const data = this.#tree.finish()?.cid ?? root
     const commit = signCommit({ did: ask.did, data, rev: this.#head.rev }, key)
     const after = { ...this.#head, cid: cidToString(commit.cid) }
     const change = { did: ask.did, after, commit: commit.bytes, time: this.#time }
@@ -128,8 +121,9 @@ export class ImportRows {
   }
 
   /** Undefined where a boundary is another service's: then nothing is stored in the end. */
-  #checked(path: string, place: RecordPlace, arriving: Arriving): KeptRecord | undefined {
+  #checked(arriving: Arriving): KeptRecord | undefined {
     const { ask, rules, schemas } = this.#parts
+    const { path, place } = arriving
     const { did, collection, rkey } = place
     const uri = recordUri(did, collection, rkey)
     if (this.#takendown.has(uri)) throw ofRecord(path, takendown())
@@ -144,7 +138,7 @@ export class ImportRows {
     }
   }
 
-  #store(place: RecordPlace, { cid, content }: Arriving, kept: KeptRecord): void {
+  #store({ place, cid, content }: Arriving, kept: KeptRecord): void {
     const { ask, sqlite, rules } = this.#parts
     const { did, collection, rkey } = place
     const { boundaries, links, createdAt } = kept

@@ -1,22 +1,14 @@
 import { indexCar, type CarIndex } from '../atproto/car-index.ts'
 import { CarError } from '../atproto/car.ts'
 import { CborError, decode } from '../atproto/cbor.ts'
-import {
-  type Cid,
-  type CidBytes,
-  CidError,
-  cidToBytes,
-  cidToString,
-  isRawCidBytes,
-} from '../atproto/cid.ts'
+import { type CidBytes, CidError, cidToBytes, cidToString, isRawCidBytes } from '../atproto/cid.ts'
 import { CommitError, decodeCommit } from '../atproto/commit.ts'
 import { type DataObject, isDataObject } from '../atproto/data.ts'
 import { XrpcError } from '../atproto/errors.ts'
 import type { Schemas } from '../atproto/lexicon.ts'
 import { MstError } from '../atproto/mst-key.ts'
-import type { MstLeaf } from '../atproto/mst-node.ts'
 import { walkTree } from '../atproto/mst-walk.ts'
-import type { Did } from '../atproto/syntax.ts'
+import { type Did, recordPlace } from '../atproto/syntax.ts'
 import { FileSource } from '../lib/byte-source.ts'
 import type { Log } from '../lib/log.ts'
 import { pause } from '../lib/pause.ts'
@@ -25,9 +17,9 @@ import type { WriteRules } from '../service/write-op.ts'
 import type { Head } from '../store/actor-change.ts'
 import { actorDatabasePath } from '../store/actor-database.ts'
 import { readActorKey } from '../store/actor-key.ts'
-import { openSqlite, type Sqlite } from '../store/sqlite.ts'
+import { openSqlite } from '../store/sqlite.ts'
 import { ImportMoves } from './import-moves.ts'
-import { ImportRows } from './import-rows.ts'
+import { type Arriving, ImportRows } from './import-rows.ts'
 import type { ImportAsk, Imported } from './messages.ts'
 
 interface Around {
@@ -85,22 +77,15 @@ async function store(foreign: Foreign, around: Around, signal: AbortSignal): Pro
   const head = await around.lend()
   signal.throwIfAborted()
   const path = actorDatabasePath(around.dataDir, did)
-  const sqlite = openSqlite(path, { synchronous: 'full', cacheKib, exclusive: false })
+  const sqlite = openSqlite(path, openOptions)
   try {
     sqlite.begin()
     const step = stepper(did, around.log, signal)
     const key = readActorKey(around.dataDir, did)
-    const rows = new ImportRows({
-      ...around,
-      ...foreign,
-      sqlite,
-      head,
-      key,
-      nowMs: Date.now(),
-      step,
-    })
+    const nowMs = Date.now()
+    const rows = new ImportRows({ ...around, ...foreign, sqlite, head, key, nowMs, step })
     if (foreign.ask.boundaryMap.length === 0) await keep(foreign, rows)
-    else await move(foreign, rows, { sqlite, step })
+    else await move(foreign, rows, step)
     const imported = await rows.finish()
     signal.throwIfAborted()
     if (imported.records > 0) sqlite.commit()
@@ -108,35 +93,65 @@ async function store(foreign: Foreign, around: Around, signal: AbortSignal): Pro
   } finally {
     sqlite.undo()
     await sqlite.close()
+    await emptyLog(path, around.log)
   }
 }
 
-async function keep({ car, root }: Foreign, rows: ImportRows): Promise<void> {
-  for (const { key, cid } of leavesOf(car, root)) {
-    const content = contentOf(car, cid)
-    await rows.add(key, { cid, content, record: recordOf(content) })
+/**
+ * All of an import goes through the log of the database, which stays as large as it became: it must
+ * not fill the disk, nor keep what was refused.
+ */
+async function emptyLog(path: string, log: Log): Promise<void> {
+  const sqlite = openSqlite(path, openOptions)
+  try {
+    await sqlite.scrub()
+  } catch (error) {
+    // The import is stored, or undone, all the same.
+    log.error('import.log.left', { path, error })
+  } finally {
+    await sqlite.close()
   }
 }
 
-async function move(
-  { car, root, ask }: Foreign,
-  rows: ImportRows,
-  { sqlite, step }: { readonly sqlite: Sqlite; readonly step: Step },
-): Promise<void> {
-  const { did, boundaryMap } = ask
-  const content = (cid: Cid) => contentOf(car, cidToBytes(cid))
-  const moves = new ImportMoves({ sqlite, did, map: new Map(boundaryMap), content })
-  for (const { key, cid } of leavesOf(car, root)) {
-    moves.add(key, cidToString(cid), recordOf(contentOf(car, cid)))
+async function keep(foreign: Foreign, rows: ImportRows): Promise<void> {
+  for (const one of arriving(foreign)) await rows.add(one)
+}
+
+async function move(foreign: Foreign, rows: ImportRows, step: Step): Promise<void> {
+  const { car, ask } = foreign
+  await using moves = new ImportMoves({
+    path: `${ask.path}.moves`,
+    did: ask.did,
+    map: new Map(ask.boundaryMap),
+    record: (cid) => recordOf(contentOf(car, cidToBytes(cid))),
+    step: () => step('moved'),
+  })
+  for (const { path, cid, record } of arriving(foreign)) {
+    moves.add(path, cidToString(cid), record)
     await step('looked at')
   }
-  for (const { key, cid } of leavesOf(car, root)) {
-    await rows.addMoved(key, cid, moves.moved(recordOf(contentOf(car, cid))))
-  }
+  for (const one of arriving(foreign)) await rows.addMoved(one, await moves.moved(one.record))
 }
 
-function leavesOf(car: CarIndex, root: CidBytes): Iterable<MstLeaf> {
-  return walkTree(root, (cid) => car.block(cid), { recordsMax })
+/**
+ * The records of the tree, in its order. A CAR has a block once that its tree may name in a million
+ * places, so all of them together are bounded, too.
+ */
+function* arriving({ car, root, ask }: Foreign): Generator<Arriving> {
+  let bytes = 0
+  for (const { key: path, cid } of walkTree(root, (one) => car.block(one), { recordsMax })) {
+    const place = recordPlace(`at://${ask.did}/${path}`)
+    if (place === undefined) throw new MstError(`a key is none of a record: ${path}`)
+    try {
+      const content = contentOf(car, cid)
+      bytes += path.length + content.length
+      if (bytes > ask.bytesMax) throw tooLarge(ask.bytesMax)
+      yield { path, place, cid, content, record: recordOf(content) }
+    } catch (error) {
+      if (!isMalformed(error)) throw error
+      throw new CarError(`${path}: ${error.message}`, { cause: error })
+    }
+  }
 }
 
 function contentOf(car: CarIndex, cid: CidBytes): Uint8Array {
@@ -158,12 +173,16 @@ export type Step = (what: string) => Promise<void>
 /** To be awaited for every record: lets others go first now and then, and tells how far it is. */
 function stepper(did: Did, log: Log, signal: AbortSignal): Step {
   let steps = 0
-  let toldMs = performance.now()
+  let pausedMs = performance.now()
+  let toldMs = pausedMs
   return async (what) => {
-    if (++steps % stepsAtOnce !== 0) return
+    steps += 1
+    const nowMs = performance.now()
+    if (nowMs - pausedMs < stepsMsMax) return
     await pause(signal)
-    if (performance.now() - toldMs < tellEveryMs) return
-    toldMs = performance.now()
+    pausedMs = performance.now()
+    if (nowMs - toldMs < tellEveryMs) return
+    toldMs = nowMs
     log.info('import.progress', { did, records: steps, what })
   }
 }
@@ -178,7 +197,12 @@ const recordsMax = 1_000_000
 const blocksMax = 2 * recordsMax + 1
 /** A record has a quarter of it at most; nodes are far smaller than records. */
 const blockBytesMax = 1024 * 1024
-/** Some two milliseconds. */
-const stepsAtOnce = 50
+/** Records have any size, so that only the time tells how long others wait. */
+const stepsMsMax = 4
 const tellEveryMs = 5_000
-const cacheKib = 8 * 1024
+const openOptions = { synchronous: 'full', cacheKib: 8 * 1024, exclusive: false } as const
+
+function tooLarge(bytesMax: number): XrpcError {
+  const message = `all records together must not be larger than ${bytesMax} bytes`
+  return new XrpcError(413, 'PayloadTooLarge', message)
+}

@@ -46,6 +46,8 @@ export interface ImportAsk {
   readonly takendown: readonly AtUri[]
   /** Collections in which each record gets a stub. */
   readonly stubs: readonly Nsid[]
+  /** Of all records together, with their names. */
+  readonly bytesMax: number
 }
 
 export interface Imported {

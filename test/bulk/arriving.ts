@@ -19,7 +19,8 @@ export async function importInto(
   const { lend, giveBack, targets, ...facts } = { ...lendersOf(house, actor), ...over }
   try {
     writeFileSync(path, car)
-    const plain = { boundaries: [a, b], boundaryMap: [], takendown: [], stubs: [] }
+    const lists = { boundaries: [a, b], boundaryMap: [], takendown: [], stubs: [] }
+    const plain = { ...lists, bytesMax: 256 * 1024 * 1024 }
     return await house.bulk.import({ did, path, ...plain, ...facts }, { lend, giveBack, targets })
   } finally {
     rmSync(folder, { recursive: true })
