@@ -1,4 +1,4 @@
-import { faultOf, internalFault, XrpcError } from '../atproto/errors.ts'
+import { faultOf, internalFault, overloaded, XrpcError } from '../atproto/errors.ts'
 import type { Did } from '../atproto/syntax.ts'
 import { assert, unreachable } from '../lib/assert.ts'
 import type { Log } from '../lib/log.ts'
@@ -32,8 +32,8 @@ export class Bulk {
   readonly #open: OpenPlace
   readonly #idleMs: number
   readonly #jobs = new Map<number, Job>()
-  /** Until what they borrowed is given back. */
-  readonly #imports = new Set<Promise<Imported>>()
+  /** Each until what it borrowed is given back. */
+  readonly #imports = new Map<Did, { readonly job: Job; readonly end: Promise<Imported> }>()
   #lane: Lane | undefined
   #nextId = 1
   #idle: ReturnType<typeof setTimeout> | undefined
@@ -76,17 +76,19 @@ export class Bulk {
 
   /** Fills an empty repo. @throws XrpcError with nothing changed */
   async import(ask: Omit<ImportAsk, 'kind'>, lenders: Lenders): Promise<Imported> {
-    const importing = this.#import(ask, lenders)
-    this.#imports.add(importing)
+    const { did } = ask
+    assert(!this.#imports.has(did), 'a repo is filled by one import at a time')
+    const job = this.#begin(did)
+    const end = this.#import(job, ask, lenders)
+    this.#imports.set(did, { job, end })
     try {
-      return await importing
+      return await end
     } finally {
-      this.#imports.delete(importing)
+      this.#imports.delete(did)
     }
   }
 
-  async #import(ask: Omit<ImportAsk, 'kind'>, lenders: Lenders): Promise<Imported> {
-    const job = this.#begin(ask.did)
+  async #import(job: Job, ask: Omit<ImportAsk, 'kind'>, lenders: Lenders): Promise<Imported> {
     let lent = false
     const lend = async () => {
       const head = await lenders.lend()
@@ -111,6 +113,11 @@ export class Bulk {
     for (const job of this.#jobs.values()) if (job.did === did) job.fail(gone())
   }
 
+  /** Ends an import of somebody about whom it knows what no longer holds. */
+  interrupt(did: Did): void {
+    this.#imports.get(did)?.job.fail(overloaded('your membership changed meanwhile, try again'))
+  }
+
   /** Ends all jobs, and waits until their databases are closed. */
   async close(): Promise<void> {
     this.#closed = true
@@ -118,7 +125,7 @@ export class Bulk {
     const jobs = [...this.#jobs.values()]
     for (const job of jobs) job.fail(stopping())
     await Promise.all(jobs.map((job) => job.over()))
-    await Promise.allSettled(this.#imports)
+    await Promise.allSettled([...this.#imports.values()].map(({ end }) => end))
     await this.#lane?.close()
   }
 

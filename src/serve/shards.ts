@@ -42,6 +42,8 @@ export async function startActors(
   return {
     bulk,
     call: async (did, requestId, ask) => {
+      // Whoever joins anew or gets other boundaries waits for no import.
+      if (ask.kind === 'open' || ask.kind === 'queue') bulk.interrupt(did)
       if (ask.kind !== 'leave') return await pool.call(did, requestId, ask)
       // Before, so that nothing holds a departure up, and after, as the repo is closed only then.
       bulk.stop(did)
