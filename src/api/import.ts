@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import { invalidRequest, overloaded, XrpcError } from '../atproto/errors.ts'
 import type { Did } from '../atproto/syntax.ts'
 import type { Bulk } from '../bulk/bulk.ts'
+import type { ImportAsk, Imported } from '../bulk/messages.ts'
 import { assert } from '../lib/assert.ts'
 import type { Log } from '../lib/log.ts'
 import { checkBoundaries } from '../service/boundary.ts'
@@ -66,18 +67,41 @@ class Imports {
     if (this.#running.size >= runningMax) throw overloaded('too many imports at once, try again')
     this.#running.add(did)
     try {
-      const author = await activeMember(did, this.#parts.enrollments)
-      await this.#checkRepo(author, call.requestId)
-      return await this.#receive(author, call)
+      return await this.#receive(did, call)
     } finally {
       this.#running.delete(did)
     }
   }
 
-  /** What would make all the sending vain. */
-  async #checkRepo({ did }: Enrollment, requestId: string): Promise<void> {
-    const { takedowns, imports, call } = this.#parts
-    if ((await takedowns.of(did)).repo) throw repoTakendown()
+  async #receive(did: Did, { request, params, requestId }: Call): Promise<Answer> {
+    const { config, log, imports } = this.#parts
+    // First whatever would make all the sending vain.
+    const author = await this.#author(did)
+    await this.#checkRepo(did, requestId)
+    const boundaryMap = this.#boundaryMap(optionalTexts(params, 'boundaryMap') ?? [], author)
+    const wantsStubs = flag(params, 'stubs')
+    const limits = { folder: importFolder(config.dataDir), bytesMax: config.importBytesMax }
+    return await withUpload(request, { ...limits, ...pace }, async (path) => {
+      log.info('import.received', { did, requestId })
+      const imported = await this.#store({ did, path, boundaryMap, wantsStubs }, requestId)
+      const { records, rewritten } = imported
+      log.info('import.done', { did, requestId, records, rewritten })
+      const nowMs = Date.now()
+      if (records > 0) await imports.imported(did, { nowMs, sinceMs: nowMs - dayMs })
+      return { body: { imported: records, rewritten } }
+    })
+  }
+
+  /** Whoever may write now. @throws XrpcError 403 NotEnrolled, RepoTakendown */
+  async #author(did: Did): Promise<Enrollment> {
+    const author = await activeMember(did, this.#parts.enrollments)
+    if ((await this.#parts.takedowns.of(did)).repo) throw repoTakendown()
+    return author
+  }
+
+  /** @throws XrpcError 409 RepoAlreadyExists, 429 RateLimitExceeded */
+  async #checkRepo(did: Did, requestId: string): Promise<void> {
+    const { imports, call } = this.#parts
     const { collections } = await call(did, requestId, { kind: 'collections', view: 'all' })
     if (collections.length > 0) {
       const message = 'an import needs a repo without records, and here are some'
@@ -91,41 +115,18 @@ class Imports {
     })
   }
 
-  async #receive(author: Enrollment, { request, params, requestId }: Call): Promise<Answer> {
-    const { config, log, imports } = this.#parts
-    const { did } = author
-    const boundaryMap = this.#boundaryMap(optionalTexts(params, 'boundaryMap') ?? [], author)
-    const folder = importFolder(config.dataDir)
-    const limits = { folder, bytesMax: config.importBytesMax, ...pace }
-    return await withUpload(request, limits, async (path) => {
-      log.info('import.received', { did, requestId })
-      const stubs = flag(params, 'stubs') ? this.#parts.stubCollections(author.scope) : []
-      const imported = await this.#store({ path, author, boundaryMap, stubs }, requestId)
-      const { records, rewritten } = imported
-      log.info('import.done', { did, requestId, records, rewritten })
-      const nowMs = Date.now()
-      if (records > 0) await imports.imported(did, { nowMs, sinceMs: nowMs - dayMs })
-      return { body: { imported: records, rewritten } }
-    })
-  }
-
-  async #store(
-    received: {
-      readonly path: string
-      readonly author: Enrollment
-      readonly boundaryMap: readonly (readonly [string, string])[]
-      readonly stubs: ReturnType<WriteParts['stubCollections']>
-    },
-    requestId: string,
-  ) {
-    const { bulk, call, config, outbox, takedowns } = this.#parts
-    const { author, ...rest } = received
-    const { did, boundaries } = author
-    const takendown = (await takedowns.of(did)).records
-    const release = rest.stubs.length === 0 ? undefined : await outbox.hold(did)
+  async #store({ did, wantsStubs, ...received }: Received, requestId: string): Promise<Imported> {
+    const { bulk, call, config, outbox, stubCollections, takedowns } = this.#parts
+    const release = wantsStubs ? await outbox.hold(did) : undefined
     try {
+      // Anew: the body may have taken its time, and the person may have left meanwhile.
+      const author = await this.#author(did)
+      const { boundaries, scope } = author
+      const takendown = (await takedowns.of(did)).records
+      const stubs = wantsStubs ? stubCollections(scope) : []
+      const bytesMax = config.importBytesMax
       return await bulk.import(
-        { did, boundaries, takendown, bytesMax: config.importBytesMax, ...rest },
+        { did, boundaries, takendown, stubs, bytesMax, ...received },
         {
           lend: () => call(did, requestId, { kind: 'lend' }),
           giveBack: async () => void (await call(did, requestId, { kind: 'return' })),
@@ -154,6 +155,10 @@ class Imports {
     }
     return [...map]
   }
+}
+
+interface Received extends Pick<ImportAsk, 'did' | 'path' | 'boundaryMap'> {
+  readonly wantsStubs: boolean
 }
 
 const runningMax = 3
