@@ -3,6 +3,8 @@ export interface Call {
   readonly params?: Readonly<Record<string, string | number | boolean | readonly string[]>>
   /** A JSON body; its presence makes the call a POST. */
   readonly input?: Readonly<Record<string, unknown>>
+  /** A body that is no JSON, of the type that `headers` name; its presence makes the call a POST. */
+  readonly body?: Bun.BodyInit
   /** For a procedure that takes no body. */
   readonly verb?: 'POST'
   readonly authorization?: string | undefined
@@ -29,22 +31,27 @@ export async function xrpc(origin: string, nsid: string, call: Call = {}): Promi
 /** The same before its body is read, for answers that are not JSON. */
 export function xrpcResponse(origin: string, nsid: string, call: Call = {}): Promise<Response> {
   const url = new URL(`/xrpc/${nsid}`, origin)
+  const body = call.body ?? (call.input === undefined ? undefined : JSON.stringify(call.input))
   for (const [name, value] of Object.entries(call.params ?? {})) {
     for (const one of Array.isArray(value) ? value : [value]) {
       url.searchParams.append(name, String(one))
     }
   }
   return fetch(url, {
-    method: call.verb ?? (call.input === undefined ? 'GET' : 'POST'),
+    method: verbOf(call),
     headers: {
       ...(call.input === undefined ? {} : { 'content-type': 'application/json' }),
       ...(call.authorization === undefined ? {} : { authorization: call.authorization }),
       ...call.headers,
     },
-    ...(call.input === undefined ? {} : { body: JSON.stringify(call.input) }),
+    ...(body === undefined ? {} : { body }),
     redirect: 'manual',
     signal: AbortSignal.timeout(requestMs),
   })
+}
+
+export function verbOf({ input, body, verb }: Call): 'GET' | 'POST' {
+  return verb ?? (input === undefined && body === undefined ? 'GET' : 'POST')
 }
 
 export function isFields(value: unknown): value is Record<string, unknown> {

@@ -1,4 +1,5 @@
 import { acceptedByDefault, type CredentialKind } from '../../src/api/caller.ts'
+import { importRepo, withCar } from '../kit/import.ts'
 import { postCollection, privatePost } from '../kit/post.ts'
 import type { Refusal } from '../kit/refusal.ts'
 import { getStatus, recordSubject, updateStatus } from '../kit/takedown.ts'
@@ -60,6 +61,7 @@ const noRecord: Refusal = [404, 'RecordNotFound']
 const noRepo: Refusal = [404, 'RepoNotFound']
 const notYet: Refusal = [501, 'MethodNotImplemented']
 const notEnrolled: Refusal = [403, 'NotEnrolled']
+const hasRecords: Refusal = [409, 'RepoAlreadyExists']
 
 const allPass = everybody('passes')
 const none: Row = { ...everybody(forbidden), anonymous: unnamed }
@@ -239,6 +241,12 @@ const classes: Readonly<Record<DoorClass, readonly Methods[]>> = {
       },
     },
     {
+      // Whoever may import comes as far as that there are records already.
+      answers: { ...member, self: hasRecords, other: hasRecords },
+      accepts: ['service-auth', 'session', 'dpop-token', 'development'],
+      calls: { [importRepo]: () => withCar('no CAR') },
+    },
+    {
       // Whoever is enrolled nowhere may leave, too.
       answers: person,
       accepts: ['service-auth', 'session', 'dpop-token', 'development'],
@@ -266,10 +274,6 @@ export const doors: readonly Door[] = doorClasses.flatMap((inClass) =>
 /** The key that the calls of bindKey bind. */
 export function bindsKey({ name }: Door): boolean {
   return name.endsWith('.bindKey')
-}
-
-export function verbOf({ input, verb }: Call): string {
-  return verb ?? (input === undefined ? 'GET' : 'POST')
 }
 
 function everybody(outcome: Outcome): Row {

@@ -1,5 +1,5 @@
-import { type Call, isFields } from '../kit/xrpc.ts'
-import { type Door, verbOf } from './doors.ts'
+import { type Call, isFields, verbOf } from '../kit/xrpc.ts'
+import type { Door } from './doors.ts'
 import { carried, derBreaks, formBreaks, signatureBreaks, type TokenKind } from './jwt-breaks.ts'
 import { type Fields, hmacBy } from './jwt.ts'
 import { type Breaks, breaksOf, type Make, without } from './kind.ts'
@@ -204,7 +204,10 @@ function replays(name: string): Breaks {
   const sound = carried(proofKind(name))
   const used: Make = async (world, door) => {
     const sent = await sound(world, door)
-    const call: Call = methodOf(world, door) === 'GET' ? {} : { input: {} }
+    const { body, headers = {} } = door.call(world.actor('alice'), world)
+    // A body of another type would be refused before the proof is looked at.
+    const asked: Call = body === undefined ? { input: {} } : { body, headers }
+    const call = methodOf(world, door) === 'GET' ? {} : asked
     const { status } = await sendCall(world, door, { call, sent })
     if (status === 401) throw new Error(`the first use at ${door.name} was refused`)
     return sent

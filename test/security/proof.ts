@@ -1,5 +1,6 @@
 import { type AppKey, type Bent, dpopProof } from '../kit/dpop.ts'
-import { type Door, verbOf } from './doors.ts'
+import { verbOf } from '../kit/xrpc.ts'
+import type { Door } from './doors.ts'
 import type { World } from './world.ts'
 
 /** A proof by `key` for one call and the token that goes with it, except for what `bent` changes. */

@@ -1,6 +1,6 @@
 import { sendRaw } from '../kit/raw.ts'
-import { type Answer, type Call, isFields, requestMs } from '../kit/xrpc.ts'
-import { bindsKey, type Door, verbOf } from './doors.ts'
+import { type Answer, type Call, isFields, requestMs, verbOf } from '../kit/xrpc.ts'
+import { bindsKey, type Door } from './doors.ts'
 import { proofFor } from './proof.ts'
 import type { Actor, World } from './world.ts'
 
@@ -36,7 +36,7 @@ export async function sendCall(
     url.searchParams.append(name, value)
   }
   const lines = await linesOf(world, door, { call, sent })
-  const body = call.input === undefined ? undefined : JSON.stringify(call.input)
+  const body = textOf(call)
   const request = { method: verbOf(call), body }
   const got = await patiently(() =>
     isPlain(lines)
@@ -60,6 +60,12 @@ export async function patiently<Given extends Answer>(ask: () => Promise<Given>)
 }
 
 const triesMax = 20
+
+function textOf({ body, input }: Call): string | undefined {
+  if (input !== undefined) return JSON.stringify(input)
+  if (body === undefined || typeof body === 'string') return body
+  throw new Error('only texts are sent here')
+}
 
 type Line = readonly [name: string, value: string]
 
