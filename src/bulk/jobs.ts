@@ -117,7 +117,8 @@ export class Jobs {
   #fail(id: number, error: unknown, what: object): void {
     if (error instanceof Cancelled) this.#send({ id, cancelled: true })
     else if (error instanceof XrpcError) {
-      this.#log.info('bulk.refused', { ...what, reason: error.message })
+      // Of its message only the name: that may say what stands in a record.
+      this.#log.info('bulk.refused', { ...what, reason: error.error })
       this.#send({ id, fault: faultOf(error) })
     } else {
       this.#log.error('bulk.failed', { ...what, error })

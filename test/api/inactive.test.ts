@@ -2,6 +2,7 @@ import { Database } from 'bun:sqlite'
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test'
 import { join } from 'node:path'
 
+import { importRepo, withCar } from '../kit/import.ts'
 import { ListServer } from '../kit/list-server.ts'
 import { addressOf, postCollection, privatePost, textsOf } from '../kit/post.ts'
 import { expectNoChange, type Refusal } from '../kit/refusal.ts'
@@ -61,6 +62,12 @@ describe('somebody inactive', () => {
         expect(textOf(answer.body, 'message')).toContain('inactive')
       }
     }
+  })
+
+  test('brings no repo here, and is told the same', async () => {
+    const ask = () => stratos.callAs('alice', importRepo, withCar(new Uint8Array(9)))
+    const answer = await expectNoChange(stratos, notEnrolled, ask)
+    expect(textOf(answer.body, 'message')).toContain('inactive')
   })
 
   test('sees nothing of others, by any credential, as if never enrolled', async () => {

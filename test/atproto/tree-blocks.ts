@@ -56,6 +56,10 @@ export class TreeBlocks {
     return this.put({ e: entries, l })
   }
 
+  all(): Iterable<Uint8Array> {
+    return this.#blocks.values()
+  }
+
   /** The tree with other nodes, all links to them being put right. */
   changed(link: Link, change: (node: TreeNode, link: Link) => DataValue): Link {
     const node = this.#node(link)
