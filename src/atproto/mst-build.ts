@@ -1,22 +1,21 @@
 import { assert } from '../lib/assert.ts'
-import type { CidBytes } from './cid.ts'
-import { lift } from './mst-edit.ts'
+import { type CidBytes, cidForCbor } from './cid.ts'
 import { checkKey, keyHeight, MstError } from './mst-key.ts'
-import { type MstChild, type MstLeaf, MstNode } from './mst-node.ts'
+import { encodeNode, type Linked, type MstLeaf, MstNode } from './mst-node.ts'
 
 /**
  * Makes a tree of entries that come one by one in the order of their keys, along its right edge, so
- * that whoever brings many can rest between them. Memory holds the nodes, never a list of entries.
+ * that whoever brings many can rest between them. What a node becomes once all of it is known, `seal`
+ * says: children before their parent, from left to right.
  */
-export class MstBuilder {
+export class TreeEdge<Node extends Linked> {
+  readonly #seal: Seal<Node>
   /** By layer. What is to the left of them is finished. */
-  #edges: Edge[] = []
+  #layers: OpenLayer<Node>[] = []
   #last = ''
-  readonly #keeps: 'tree' | 'root'
 
-  /** @param keeps `root` for one that wants nothing but its CID, and memory for its right edge */
-  constructor(keeps: 'tree' | 'root' = 'tree') {
-    this.#keeps = keeps
+  constructor(seal: Seal<Node>) {
+    this.#seal = seal
   }
 
   /** @throws MstError when the key is not valid or not above the one before */
@@ -25,44 +24,67 @@ export class MstBuilder {
     if (key <= this.#last) throw new MstError('keys must be sorted and unique')
     this.#last = key
     const height = keyHeight(key)
-    while (this.#edges.length <= height) this.#edges.push({ leaves: [], children: [] })
-    const edge = this.#edges[height]
-    assert(edge !== undefined, 'the edge reaches the height')
-    edge.children.push(this.#close(height))
-    edge.leaves.push({ key, cid })
+    while (this.#layers.length <= height) this.#layers.push({ leaves: [], children: [] })
+    const layer = this.#layers[height]
+    assert(layer !== undefined, 'the edge reaches the height')
+    layer.children.push(this.#close(height))
+    layer.leaves.push({ key, cid })
   }
 
-  /** The root of all entries, undefined of none; then the builder is as new. */
-  finish(): MstChild {
-    const root = this.#close(this.#edges.length)
-    this.#edges = []
+  /** The root of all entries, undefined of none; then this is as new. */
+  finish(): Node | undefined {
+    const root = this.#close(this.#layers.length)
+    this.#layers = []
     this.#last = ''
     return root
   }
 
   /** Takes all that is open below `layer` off the edge, as one subtree. */
-  #close(layer: number): MstChild {
-    let below: MstChild
+  #close(layer: number): Node | undefined {
+    let below: Node | undefined
     for (let at = 0; at < layer; at++) {
-      const edge = this.#edges[at]
-      assert(edge !== undefined, 'the edge reaches the layer')
-      if (edge.leaves.length === 0) {
-        below = lift(below, at)
-        continue
-      }
-      edge.children.push(below)
-      const node = new MstNode(at, edge.leaves, edge.children)
-      // Hashed as it goes: to ask the root for its CID must not hash the whole tree at once.
-      const { cid } = node
-      below = this.#keeps === 'tree' ? node : MstNode.hashed(at, cid)
-      this.#edges[at] = { leaves: [], children: [] }
+      const open = this.#layers[at]
+      assert(open !== undefined, 'the edge reaches the layer')
+      const { leaves, children } = open
+      if (leaves.length === 0 && below === undefined) continue
+      children.push(below)
+      below = this.#seal({ layer: at, leaves, children })
+      this.#layers[at] = { leaves: [], children: [] }
     }
     return below
   }
 }
 
+/** Makes a tree that lives in memory. */
+export class MstBuilder extends TreeEdge<MstNode> {
+  constructor() {
+    super(({ layer, leaves, children }) => {
+      const node = new MstNode(layer, leaves, children)
+      // Hashed as it goes: to ask the root for its CID must not hash the whole tree at once.
+      void node.cid
+      return node
+    })
+  }
+}
+
+/** Finds the root of a tree that nobody will look into: no more is held than the right edge. */
+export class RootEdge extends TreeEdge<Linked> {
+  constructor() {
+    super(({ leaves, children }) => ({ cid: cidForCbor(encodeNode(leaves, children)) }))
+  }
+}
+
+/** What is known of a node once nothing more comes below it. */
+export interface SealedNode<Node> {
+  readonly layer: number
+  readonly leaves: readonly MstLeaf[]
+  readonly children: readonly (Node | undefined)[]
+}
+
+type Seal<Node> = (node: SealedNode<Node>) => Node
+
 /** What is still open on one layer of the right edge: `children` lacks its last. */
-interface Edge {
+interface OpenLayer<Node> {
   leaves: MstLeaf[]
-  children: MstChild[]
+  children: (Node | undefined)[]
 }

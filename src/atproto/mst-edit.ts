@@ -76,7 +76,7 @@ function nodeOf(
 }
 
 /** The same subtree, hung on nodes without leaves up to `layer`. */
-export function lift(node: MstChild, layer: number): MstChild {
+function lift(node: MstChild, layer: number): MstChild {
   let lifted = node
   while (lifted !== undefined && lifted.layer < layer) {
     lifted = new MstNode(lifted.layer + 1, [], [lifted])

@@ -7,6 +7,11 @@ export interface MstLeaf {
   readonly cid: CidBytes
 }
 
+/** What a node says of a child. */
+export interface Linked {
+  readonly cid: CidBytes
+}
+
 /** A subtree; where a node has none, `undefined`. */
 export type MstChild = MstNode | undefined
 
@@ -45,43 +50,13 @@ export class MstNode {
     this.estimatedBytes = bytes
   }
 
-  /** In the place of a node that nobody will look into. */
-  static hashed(layer: number, cid: CidBytes): MstNode {
-    const node = new MstNode(layer, [], [])
-    node.#cid = cid
-    return node
-  }
-
   /** Computed when first asked for, from the memoised CIDs of the children. */
   get cid(): CidBytes {
     return (this.#cid ??= cidForCbor(this.encode()))
   }
 
-  /** The block: `{e: [{k, p, t, v}], l}`, each key without the prefix that its neighbour has. */
   encode(): Uint8Array {
-    const { leaves, children } = this
-    const prefixes = leaves.map((leaf, index) =>
-      index === 0 ? 0 : commonPrefixLength(leaves[index - 1]?.key ?? '', leaf.key),
-    )
-    const writer = new NodeWriter(encodedLength(this, prefixes))
-    writer.head(0xa0, 2)
-    writer.name('e')
-    writer.head(0x80, leaves.length)
-    for (const [index, { key, cid }] of leaves.entries()) {
-      const prefix = prefixes[index] ?? 0
-      writer.head(0xa0, 4)
-      writer.name('k')
-      writer.tail(key, prefix)
-      writer.name('p')
-      writer.head(0, prefix)
-      writer.name('t')
-      writer.link(children[index + 1]?.cid)
-      writer.name('v')
-      writer.link(cid)
-    }
-    writer.name('l')
-    writer.link(children[0]?.cid)
-    return writer.bytes
+    return encodeNode(this.leaves, this.children)
   }
 
   /** The first place whose key is not below `key`: of that leaf, and of the child before it. */
@@ -97,6 +72,35 @@ export class MstNode {
   }
 }
 
+/** The block of a node: `{e: [{k, p, t, v}], l}`, each key without the prefix that its neighbour has. */
+export function encodeNode(
+  leaves: readonly MstLeaf[],
+  children: readonly (Linked | undefined)[],
+): Uint8Array {
+  const prefixes = leaves.map((leaf, index) =>
+    index === 0 ? 0 : commonPrefixLength(leaves[index - 1]?.key ?? '', leaf.key),
+  )
+  const writer = new NodeWriter(encodedLength({ leaves, children, prefixes }))
+  writer.head(0xa0, 2)
+  writer.name('e')
+  writer.head(0x80, leaves.length)
+  for (const [index, { key, cid }] of leaves.entries()) {
+    const prefix = prefixes[index] ?? 0
+    writer.head(0xa0, 4)
+    writer.name('k')
+    writer.tail(key, prefix)
+    writer.name('p')
+    writer.head(0, prefix)
+    writer.name('t')
+    writer.link(children[index + 1]?.cid)
+    writer.name('v')
+    writer.link(cid)
+  }
+  writer.name('l')
+  writer.link(children[0]?.cid)
+  return writer.bytes
+}
+
 /** Heap that a node and a leaf take in Bun, measured over 100,000 records. */
 const nodeBytes = 300
 const leafBytes = 260
@@ -106,7 +110,15 @@ const linkLength = 41
 /** A map of four, four names, and the link to the record. */
 const leafFrameLength = 1 + 4 * 2 + linkLength
 
-function encodedLength({ leaves, children }: MstNode, prefixes: readonly number[]): number {
+function encodedLength({
+  leaves,
+  children,
+  prefixes,
+}: {
+  readonly leaves: readonly MstLeaf[]
+  readonly children: readonly (Linked | undefined)[]
+  readonly prefixes: readonly number[]
+}): number {
   let length = 1 + 2 + headLength(leaves.length) + 2
   for (const [index, { key }] of leaves.entries()) {
     const prefix = prefixes[index] ?? 0

@@ -91,33 +91,14 @@ export class Mst {
     return inOrder(this.#root, from)
   }
 
-  /**
-   * Each node before what is below it, and each record where it stands in the order of keys.
-   * @param known says of nodes that they are left out, with all that is below them
-   */
-  *walk(known: (node: CidBytes) => boolean = none): IterableIterator<MstNode | MstLeaf> {
-    const stack: (MstNode | MstLeaf)[] = [this.#root]
-    for (let next = stack.pop(); next !== undefined; next = stack.pop()) {
-      if (!(next instanceof MstNode)) {
-        yield next
-        continue
-      }
-      if (known(next.cid)) continue
-      yield next
-      const { leaves, children } = next
-      for (let place = leaves.length; place >= 0; place--) {
-        const [child, leaf] = [children[place], leaves[place]]
-        if (leaf !== undefined) stack.push(leaf)
-        if (child !== undefined) stack.push(child)
-      }
-    }
-  }
-
   /** Each node before those below it, with the records that stand in it. */
   *nodes(): IterableIterator<MstNodeBlock> {
-    for (const next of this.walk()) {
-      if (!(next instanceof MstNode)) continue
-      yield { cid: next.cid, bytes: next.encode(), leaves: next.leaves }
+    const stack = [this.#root]
+    for (let node = stack.pop(); node !== undefined; node = stack.pop()) {
+      yield { cid: node.cid, bytes: node.encode(), leaves: node.leaves }
+      for (const child of node.children.toReversed()) {
+        if (child !== undefined) stack.push(child)
+      }
     }
   }
 
@@ -134,10 +115,6 @@ export class Mst {
     }
     return blocks
   }
-}
-
-function none(): boolean {
-  return false
 }
 
 function* inOrder(root: MstNode, from: string): IterableIterator<[string, CidBytes]> {

@@ -15,32 +15,35 @@ export class Exports {
 
   /** @throws XrpcError 503 Overloaded, 413 RepoTooLarge, before the first piece */
   async *pieces(ask: ExportAsk, signal: AbortSignal): AsyncGenerator<Uint8Array<ArrayBuffer>> {
-    const { did } = ask
-    const { dataDir, treeBytesMax } = this.#boot
-    await using snapshot = await ActorSnapshot.open(actorDatabasePath(dataDir, did), did)
-    const records = snapshot.countRecords()
-    const recordsMax = Math.floor((aloneTimes * treeBytesMax) / recordBytes)
-    if (records > recordsMax) {
-      const text = `a repo of more than ${recordsMax} records`
-      throw new XrpcError(413, 'RepoTooLarge', `${text} cannot be exported`)
+    const { dataDir } = this.#boot
+    const path = actorDatabasePath(dataDir, ask.did)
+    await using snapshot = await ActorSnapshot.open(path, ask.did)
+    let held = 0
+    const hold = (bytes: number): void => {
+      this.#check(bytes, this.#bytes - held)
+      this.#bytes += bytes - held
+      held = bytes
     }
-    const bytes = records * recordBytes
-    // A large one takes its turn when there is no other.
-    if (this.#bytes > 0 && this.#bytes + bytes > treeBytesMax) {
-      throw overloaded('too many large repos are being exported, try again')
-    }
-    this.#bytes += bytes
     try {
-      yield* repoCar(snapshot, { ...ask, changesMax }, signal)
+      yield* repoCar(snapshot, { ...ask, changesMax, hold }, signal)
     } finally {
-      this.#bytes -= bytes
+      this.#bytes -= held
+    }
+  }
+
+  #check(bytes: number, ofOthers: number): void {
+    const { treeBytesMax } = this.#boot
+    if (bytes > aloneTimes * treeBytesMax) {
+      throw new XrpcError(413, 'RepoTooLarge', 'this repo has more records than can be exported')
+    }
+    // A large one takes its turn when there is no other.
+    if (ofOthers > 0 && ofOthers + bytes > treeBytesMax) {
+      throw overloaded('too many large repos are being exported, try again')
     }
   }
 }
 
-/** Heap that a tree takes for each record, measured over 100,000 of them. */
-const recordBytes = 330
-/** One alone may take more than all that are sent side by side. */
+/** One alone may take more than all that are sent side by side: some two million records. */
 const aloneTimes = 5
 /** To go back through more takes longer than to send most repos as a whole. */
 const changesMax = 20_000

@@ -5,7 +5,7 @@ import type { DataObject } from '../atproto/data.ts'
 import { XrpcError } from '../atproto/errors.ts'
 import type { SigningKey } from '../atproto/keys.ts'
 import type { Schemas } from '../atproto/lexicon.ts'
-import { MstBuilder } from '../atproto/mst-build.ts'
+import { RootEdge } from '../atproto/mst-build.ts'
 import { type AtUri, type RecordPlace, recordUri, type Tid } from '../atproto/syntax.ts'
 import { nextTid } from '../atproto/tid.ts'
 import { checkKept, type KeptRecord } from '../service/record.ts'
@@ -63,7 +63,7 @@ export class ImportRows {
   readonly #takendown: ReadonlySet<AtUri>
   readonly #time: string
   /** The tree of the records as they are here, where they are not as they came. */
-  readonly #tree = new MstBuilder('root')
+  readonly #tree = new RootEdge()
   #head: Head
   #event: EventOp[] = []
   #records = 0

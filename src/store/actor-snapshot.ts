@@ -1,15 +1,22 @@
 import { existsSync } from 'node:fs'
 import type { Cid } from '../atproto/cid.ts'
-import type { AtUri, Did, Tid } from '../atproto/syntax.ts'
+import type { Did, Tid } from '../atproto/syntax.ts'
 import { assert } from '../lib/assert.ts'
 import type { EventOp, Head } from './actor-change.ts'
 import { selectHead, type View } from './actor.ts'
 import { visible } from './actor-view.ts'
 import { openSqlite, type Sqlite } from './sqlite.ts'
 
+export interface Entry {
+  /** `collection/rkey` */
+  readonly path: string
+  readonly cid: Cid
+}
+
 export interface Content {
-  readonly uri: AtUri
-  /** Null where the block is gone that the record's row names. */
+  /** Whether the reader gets it. */
+  readonly shown: 0 | 1
+  /** Null where it is not shown, or the block is gone that the record's row names. */
   readonly content: Uint8Array | null
 }
 
@@ -46,22 +53,24 @@ export class ActorSnapshot implements AsyncDisposable {
     }
   }
 
-  countRecords(): number {
-    const sql = 'select count(*) as count from stratos_record'
-    return this.#sqlite.query<{ count: number }>(sql)[0]?.count ?? 0
+  /** Every record, in the order of the tree. */
+  entries(): IterableIterator<Entry> {
+    const from = `at://${this.did}/`.length + 1
+    return this.#sqlite.each(
+      'select substr(uri, $1) as path, cid from stratos_record order by uri',
+      from,
+    )
   }
 
-  /** URI and CID of every record, in the order of the tree. */
-  entries(): IterableIterator<{ readonly uri: AtUri; readonly cid: Cid }> {
-    return this.#sqlite.each('select uri, cid from stratos_record order by uri')
-  }
-
-  /** The records that `view` may see, of those written after `since`, in the same order. */
+  /**
+   * Of every record, in the same order: its content, where `view` may see it and it was written after
+   * `since`.
+   */
   contents(view: View, since: Tid | undefined): IterableIterator<Content> {
     const condition = visible(view, 2)
-    const sql = `select r.uri, b.content from stratos_record r
-      left join stratos_repo_block b on b.id = r."blockId"
-      where r."repoRev" > $1 and ${condition.sql} order by r.uri`
+    const shown = `(r."repoRev" > $1 and ${condition.sql})`
+    const sql = `select ${shown} as shown, b.content from stratos_record r
+      left join stratos_repo_block b on ${shown} and b.id = r."blockId" order by r.uri`
     return this.#sqlite.each(sql, since ?? '', ...condition.args)
   }
 

@@ -10,7 +10,7 @@ import {
   equalCids,
   parseCid,
 } from '../../src/atproto/cid.ts'
-import { MstBuilder } from '../../src/atproto/mst-build.ts'
+import { MstBuilder, RootEdge } from '../../src/atproto/mst-build.ts'
 import {
   commonPrefixLength,
   isValidMstKey,
@@ -18,6 +18,7 @@ import {
   MstError,
 } from '../../src/atproto/mst-key.ts'
 import { Mst } from '../../src/atproto/mst.ts'
+import { keysByHeight } from './tree-blocks.ts'
 import { hasVectors, vectorJson, vectorLines } from './vectors.ts'
 
 const value = numbered(0)
@@ -94,11 +95,11 @@ test('a builder of roots alone finds the root of any tree', () => {
   })
   for (const count of [1, 2, 3, 10, 500, 3_000]) {
     const some = entries.slice(0, count)
-    const builder = new MstBuilder('root')
+    const builder = new RootEdge()
     for (const [key, cid] of some) builder.add(key, cid)
     expect(builder.finish()?.cid).toEqual(Mst.fromSorted(some).rootCid())
   }
-  expect(new MstBuilder('root').finish()).toBeUndefined()
+  expect(new RootEdge().finish()).toBeUndefined()
 })
 
 describe('the empty tree', () => {
@@ -228,24 +229,6 @@ describe('over random sequences of adds, updates and deletes', () => {
   })
 })
 
-test('a walk goes through nodes and records in order, but for what is below a known node', () => {
-  const tree = Mst.fromSorted(highKeys.toSorted().map((key) => [key, value]))
-  const nodeOf = ({ cid }: { readonly cid: CidBytes }) => cidToString(cid)
-  const all = [...tree.walk()]
-  const keys = (steps: typeof all) => steps.flatMap((step) => ('key' in step ? [step.key] : []))
-  expect(keys(all)).toEqual(highKeys.toSorted())
-  const nodes = all.filter((step) => !('key' in step))
-  expect(nodes.map(nodeOf)).toEqual([...tree.nodes()].map(nodeOf))
-  for (const known of nodes) {
-    const steps = [...tree.walk((cid) => equalCids(cid, known.cid))]
-    // What is below it stands behind it, without a gap.
-    const at = all.indexOf(known)
-    const gap = all.length - steps.length
-    expect(steps).toEqual([...all.slice(0, at), ...all.slice(at + gap)])
-    expect(keys(all.slice(at, at + gap))).toHaveLength('size' in known ? known.size : 0)
-  }
-})
-
 test('setting what is there gives the same tree', () => {
   const tree = Mst.empty.set('a/a', value)
   expect(tree.set('a/a', numbered(0))).toBe(tree)
@@ -331,15 +314,4 @@ function theirCid(cid: CidBytes): CID {
 
 function numbered(number: number): CidBytes {
   return cidForCbor(new Uint8Array([0x19, number >> 8, number & 0xff]))
-}
-
-function keysByHeight(limits: { readonly heightMax: number; readonly count: number }): string[] {
-  const found: string[][] = Array.from({ length: limits.heightMax + 1 }, () => [])
-  const wanted = limits.count * found.length
-  for (let at = 0; found.flat().length < wanted; at++) {
-    const key = `com.example.deep/${at}`
-    const keys = found[keyHeight(key)]
-    if (keys !== undefined && keys.length < limits.count) keys.push(key)
-  }
-  return found.flat()
 }

@@ -7,6 +7,7 @@ import {
   cidToString,
 } from '../../src/atproto/cid.ts'
 import type { DataObject, DataValue } from '../../src/atproto/data.ts'
+import { keyHeight } from '../../src/atproto/mst-key.ts'
 import type { Mst } from '../../src/atproto/mst.ts'
 
 export interface Link extends DataObject {
@@ -81,6 +82,19 @@ export class TreeBlocks {
     return keys
   }
 
+  /** Each node before what is below it, by its CID, and each record where it stands, by its key. */
+  walk(link: Link | null): string[] {
+    if (link === null) return []
+    const { e, l } = this.#node(link)
+    const steps: string[] = [link.$link, ...this.walk(l)]
+    let last = ''
+    for (const entry of e) {
+      last = last.slice(0, entry.p) + tailOf(entry)
+      steps.push(last, ...this.walk(entry.t))
+    }
+    return steps
+  }
+
   #node({ $link }: Link): TreeNode {
     const node: ReturnType<typeof JSON.parse> = decode(this.#blocks.get($link) ?? new Uint8Array())
     return node
@@ -105,4 +119,18 @@ export function linkTo(cid: CidBytes): Link {
 
 export function cidOf({ $link }: Link): CidBytes {
   return cidToBytes($link)
+}
+
+export function keysByHeight(limits: {
+  readonly heightMax: number
+  readonly count: number
+}): string[] {
+  const found: string[][] = Array.from({ length: limits.heightMax + 1 }, () => [])
+  const wanted = limits.count * found.length
+  for (let at = 0; found.flat().length < wanted; at++) {
+    const key = `com.example.deep/${at}`
+    const keys = found[keyHeight(key)]
+    if (keys !== undefined && keys.length < limits.count) keys.push(key)
+  }
+  return found.flat()
 }

@@ -161,7 +161,8 @@ async function carOf(
   await using snapshot = await ActorSnapshot.open(await actor.stored(), actor.did)
   const { signingKey } = actor
   const { signal } = new AbortController()
-  const pieces = repoCar(snapshot, { ...wanted, view: 'all', signingKey }, signal)
+  const hold = () => undefined
+  const pieces = repoCar(snapshot, { ...wanted, view: 'all', hold, signingKey }, signal)
   return new Uint8Array(Bun.concatArrayBuffers(await Array.fromAsync(pieces)))
 }
 
