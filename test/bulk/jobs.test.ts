@@ -47,7 +47,7 @@ describe('a reader that takes nothing', () => {
     expect(isPinned(actor)).toBeTrue()
     const fault = await eventually('fault', () => thread.faultOf(1), { everyMs: 5 })
     expect(fault).toMatchObject({ status: 408, message: 'its reader was too slow' })
-    expect(thread.log).toEqual([expect.stringContaining('its reader was too slow')])
+    expect(thread.log).toEqual([expect.stringContaining('"reason":"RequestTimeout"')])
     expect(thread.log[0]).toContain(actor.did)
     expect(isPinned(actor)).toBeFalse()
     expect(thread.ended(1)).toBeFalse()
