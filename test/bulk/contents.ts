@@ -4,6 +4,7 @@ import { isDataObject } from '../../src/atproto/data.ts'
 
 export interface Stored {
   readonly cid: string
+  readonly content: Uint8Array
   readonly record: Readonly<Record<string, unknown>>
 }
 
@@ -20,7 +21,7 @@ export function contentsOf(path: string): Map<string, Stored> {
     rows.map(({ rkey, cid, content }) => {
       const record = decode(content)
       if (!isDataObject(record)) throw new Error(`${rkey} is no record`)
-      return [rkey, { cid, record }]
+      return [rkey, { cid, content, record }]
     }),
   )
 }
