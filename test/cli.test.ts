@@ -192,8 +192,11 @@ describe('after the process ended and began again', () => {
   test.each(['SIGTERM', 'SIGINT'] as const)(
     '%s under load lost no write that was acknowledged, and ended with 0',
     async (signal) => {
-      const load = Array.from({ length: 8 }, (_, index) => writeUntilStopped(index % 2 === 0))
-      await Bun.sleep(300)
+      let written = 0
+      const load = Array.from({ length: 8 }, (_, index) =>
+        writeUntilStopped(index % 2 === 0, () => (written += 1)),
+      )
+      await eventually('load', () => written > 40 || undefined, { withinMs: endMs, everyMs: 5 })
       const code = await stratos.terminate(signal)
       expect(code).toBe(0)
       await eventually('last line of the log', () => stopLine(stratos.log))
@@ -303,11 +306,12 @@ function stopLine(log: string): string | undefined {
 }
 
 /** Posts one after the other until nobody answers any more. */
-async function writeUntilStopped(asAlice: boolean): Promise<Answer[]> {
+async function writeUntilStopped(asAlice: boolean, wrote: () => void): Promise<Answer[]> {
   const answers: Answer[] = []
   for (;;) {
     try {
       answers.push(await post(asAlice ? 'alice' : 'bob'))
+      wrote()
     } catch (error) {
       // The connection is refused, or cut before an answer: nothing was acknowledged.
       if (error instanceof Error && 'code' in error) return answers
