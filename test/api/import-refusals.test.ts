@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test'
-import { connect, type Socket } from 'node:net'
 import { carType, importRepo, withCar } from '../kit/import.ts'
 import { postCollection } from '../kit/post.ts'
 import { sendRaw } from '../kit/raw.ts'
@@ -171,14 +170,14 @@ describe('a body is refused', () => {
       return 'x'.repeat(bytesMax + 1)
     }
     const next = 'GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'
-    const answer = await sendRaw(port, headOf('alice', bytesMax + 1), body, next)
+    const answer = await sendRaw(port, importers.head('alice', bytesMax + 1), body, next)
     expect(answer).toContain('{"ready":true}')
   })
 
   test('that is cut off in the middle, and the next one is read', async () => {
     const car = importers.repoOf('alice', 'one').car()
     const ask = async () => {
-      const { socket } = await begun('alice', car.length, car.subarray(0, -1))
+      const { socket } = await importers.begin('alice', car.length, car.subarray(0, -1))
       socket.destroy()
       return await eventually('next import', async () => {
         const answer = await importers.send('alice', car.subarray(0, -1))
@@ -192,12 +191,13 @@ describe('a body is refused', () => {
 describe('of imports', () => {
   test('of one account there is one at once, of all together three', async () => {
     const car = importers.repoOf('alice', 'one').car()
-    const first = await begun('alice', car.length, car.subarray(0, 9))
+    const first = await importers.begin('alice', car.length, car.subarray(0, 9))
     const again = await importers.expectRefused('alice', busy, () => importers.send('alice', car))
     expect(again.headers.get('retry-after')).toBe('1')
     const others = ['carol', 'eve'] as const
     const sockets = []
-    for (const name of others) sockets.push((await begun(name, 100, car.subarray(0, 9))).socket)
+    for (const name of others)
+      sockets.push((await importers.begin(name, 100, car.subarray(0, 9))).socket)
     const fourth = await importers.send('taken', car)
     expectRefusal(fourth, busy)
     for (const socket of sockets) socket.destroy()
@@ -213,28 +213,3 @@ test('neither tokens nor what was in a body are in the log', () => {
   expect(importers.stratos.log).toContain('import.done')
   expect(importers.stratos.log).not.toContain('eyJ')
 })
-
-function headOf(name: string, bytes: number): string {
-  const lines = [
-    `POST /xrpc/${importRepo} HTTP/1.1`,
-    'Host: localhost',
-    `Authorization: ${importers.stratos.person(name).bearer}`,
-    `Content-Type: ${carType}`,
-    `Content-Length: ${bytes}`,
-  ]
-  return `${lines.join('\r\n')}\r\n\r\n`
-}
-
-/** An import of which a part has arrived. */
-async function begun(name: string, bytes: number, part: Uint8Array) {
-  const before = importers.uploads().length
-  const socket: Socket = connect({ port: importers.stratos.port, host: '127.0.0.1' })
-  const answered = Promise.withResolvers<string>()
-  socket.on('data', (answer) => answered.resolve(String(answer)))
-  socket.write(headOf(name, bytes))
-  socket.write(part)
-  await eventually('upload', () => (importers.uploads().length > before ? true : undefined), {
-    everyMs: 5,
-  })
-  return { socket, answered: answered.promise }
-}
