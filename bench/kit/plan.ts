@@ -36,8 +36,13 @@ export interface PlannedClient {
 /** Which request to send, by its place in the plan, and the word in it. */
 export type Step = readonly [request: number, word?: string]
 
-/** What an answer must be, besides being a 200 with JSON in it. */
+/** What an answer must be, besides being a 200. */
 export type Expected =
+  | {
+      /** No JSON, but the bytes that were looked into before. */
+      readonly kind: 'bytes'
+      readonly sha256: string
+    }
   | {
       readonly kind: 'text'
       readonly text: string

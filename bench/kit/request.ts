@@ -50,7 +50,8 @@ export class PreparedRequest {
   /** @throws when it is not the answer that the plan expects */
   check({ status, body }: Reply, revs: Revs): void {
     const { expected } = this.#request
-    const same = expected.kind === 'records' && this.#first?.equals(body) === true
+    const isFixed = expected.kind === 'records' || expected.kind === 'bytes'
+    const same = isFixed && this.#first?.equals(body) === true
     if (status !== 200 || (!same && !this.#isExpected(expected, body, revs))) {
       throw new Error(`${this.#request.path}: ${status} ${body.toString('utf8').slice(0, 300)}`)
     }
@@ -59,6 +60,10 @@ export class PreparedRequest {
 
   #isExpected(expected: Expected, body: Buffer, revs: Revs): boolean {
     if (expected.kind === 'text') return body.toString('utf8') === expected.text
+    if (expected.kind === 'bytes') {
+      this.#first ??= body
+      return Bun.SHA256.hash(body, 'hex') === expected.sha256
+    }
     const answer: unknown = JSON.parse(body.toString('utf8'))
     if (!isFields(answer)) return false
     switch (expected.kind) {

@@ -7,6 +7,7 @@ const repo = 'did:plc:abc'
 const collection = 'zone.stratos.feed.post'
 const cid = `bafyrei${'a'.repeat(52)}`
 const letters = '234567abcdefghijklmnopqrstuvwxyz'
+const same = 'no JSON, and the same every time'
 let commits = 0
 const bodies: { readonly text: string; readonly authorization: string | null }[] = []
 
@@ -17,6 +18,7 @@ const server = Bun.serve({
     const text = await request.text()
     bodies.push({ text, authorization: request.headers.get('authorization') })
     const { pathname } = new URL(request.url)
+    if (pathname === '/same') return new Response(same)
     if (pathname === '/fails') return Response.json({ error: 'Oops' }, { status: 500 })
     const rev = pathname === '/stale' ? '2222222222222' : nextRev()
     const uri = `at://${pathname === '/elsewhere' ? 'did:plc:other' : repo}/${collection}/1`
@@ -75,6 +77,16 @@ describe('the load generator', () => {
     const seen = await drive(paced, process.pid)
     expect(seen.times.length).toBeGreaterThanOrEqual(40)
     expect(seen.times.length).toBeLessThanOrEqual(51)
+  })
+
+  test('holds bytes against those that were looked into before', async () => {
+    const bytes = (sha256: string): PlannedRequest => {
+      return { ...request('/same'), expected: { kind: 'bytes', sha256 } }
+    }
+    const good = plan([bytes(Bun.SHA256.hash(same, 'hex'))], { seconds: 0.1 })
+    expect((await drive(good, process.pid)).times.length).toBeGreaterThan(1)
+    const bad = plan([bytes(Bun.SHA256.hash('others', 'hex'))], { seconds: 0.1 })
+    expect(String(await failureOf(drive(bad, process.pid)))).toContain('/same: 200')
   })
 
   for (const [path, why] of [

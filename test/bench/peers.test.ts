@@ -22,3 +22,16 @@ test.skipIf(!isInstalled)(
   },
   60_000,
 )
+
+test.skipIf(!isInstalled)(
+  'the sync bench exports the same repo from both servers',
+  async () => {
+    const line = 'sync.ts --load peers --large 10 --small 200 --rounds 1'
+    const { code, output, leftovers } = await runBench(line)
+    expect(output).toMatch(/^export of 200 records .*x \([\d.]+ to [\d.]+\)$/m)
+    expect(output).toContain('the PDS: verified 1 repos with all of 200 records')
+    expect(code).toBe(0)
+    expect(leftovers).toEqual([])
+  },
+  60_000,
+)
