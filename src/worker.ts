@@ -33,7 +33,8 @@ function serveShard(boot: ShardBoot): void {
 }
 
 function serveBulk(boot: BulkBoot): void {
-  const jobs = new Jobs(boot, { log: logOf(boot.logLevel, { thread: 'bulk' }), send })
+  const log = logOf(boot.logLevel, { thread: 'bulk' })
+  const jobs = new Jobs(boot, { log, send, collect: () => Bun.gc(true) })
   self.addEventListener('message', ({ data }: MessageEvent<BulkOrder>) => jobs.receive(data))
 }
 

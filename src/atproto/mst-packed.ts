@@ -8,7 +8,7 @@ import { encodeNode } from './mst-node.ts'
  * records the CIDs, all in a few large arrays: less than 200 bytes a record, where a tree of objects
  * takes twice as much and leaves the garbage collector a hundred thousand of them.
  */
-export class PackedMst {
+export class PackedMst implements Disposable {
   readonly #cids = new Bytes()
   readonly #blocks = new Bytes()
   /** By node: where in `#blocks` it ends, where in `#children`, and the records in it and below. */
@@ -22,9 +22,7 @@ export class PackedMst {
 
   /** Of memory. */
   get heldBytes(): number {
-    const numbers = [this.#blockEnds, this.#childrenEnds, this.#sizes, this.#children]
-    const held = this.#cids.bytes.length + this.#blocks.bytes.length
-    return numbers.reduce((sum, { heldBytes }) => sum + heldBytes, held)
+    return this.#arrays.reduce((sum, { heldBytes }) => sum + heldBytes, 0)
   }
 
   /** Entries come in the order of their keys. @throws MstError as `TreeEdge` does */
@@ -89,6 +87,16 @@ export class PackedMst {
     return { node, start, place: start, end: this.#childrenEnds.at(index) }
   }
 
+  /** Gives the memory back at once: large arrays wait long for the garbage collector. */
+  [Symbol.dispose](): void {
+    for (const array of this.#arrays) array.release()
+  }
+
+  get #arrays() {
+    const ofNodes = [this.#blockEnds, this.#childrenEnds, this.#sizes, this.#children]
+    return [this.#cids, this.#blocks, ...ofNodes]
+  }
+
   #seal({ leaves, children }: Pick<SealedNode<PackedNode>, 'leaves' | 'children'>): PackedNode {
     const bytes = encodeNode(leaves, children)
     const cid = cidForCbor(bytes)
@@ -144,6 +152,15 @@ class Bytes {
     this.bytes.set(more, this.length)
     this.length = length
   }
+
+  get heldBytes(): number {
+    return this.bytes.length
+  }
+
+  release(): void {
+    this.bytes = new Uint8Array(this.bytes.buffer.transfer(0))
+    this.length = 0
+  }
 }
 
 class Numbers {
@@ -166,5 +183,10 @@ class Numbers {
       this.#numbers = new Uint32Array(this.#numbers.buffer.transfer(bytes))
     }
     this.#numbers[this.length++] = number
+  }
+
+  release(): void {
+    this.#numbers = new Uint32Array(this.#numbers.buffer.transfer(0))
+    this.length = 0
   }
 }

@@ -27,6 +27,13 @@ interface Running {
 
 type Asked = Extract<BulkOrder, { readonly ask: unknown }>
 
+interface Parts {
+  readonly log: Log
+  readonly send: Send
+  /** Collects garbage: only of a thread for which nobody else waits meanwhile. */
+  readonly collect?: () => void
+}
+
 /** The long jobs of one thread, side by side: each lets the others go on between its steps. */
 export class Jobs {
   readonly #boot: BulkBoot
@@ -38,11 +45,11 @@ export class Jobs {
   #timer: ReturnType<typeof setInterval> | undefined
   #closing = false
 
-  constructor(boot: BulkBoot, parts: { readonly log: Log; readonly send: Send }) {
+  constructor(boot: BulkBoot, parts: Parts) {
     this.#boot = boot
     this.#log = parts.log
     this.#send = parts.send
-    this.#exports = new Exports(boot)
+    this.#exports = new Exports(boot, parts.collect ?? (() => undefined))
   }
 
   receive(order: BulkOrder): void {

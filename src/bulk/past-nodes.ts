@@ -2,14 +2,13 @@ import { type Cid, type CidBytes, cidForCbor, cidToBytes } from '../atproto/cid.
 import { TreeEdge } from '../atproto/mst-build.ts'
 import { encodeNode } from '../atproto/mst-node.ts'
 import type { Tid } from '../atproto/syntax.ts'
-import { pause } from '../lib/pause.ts'
 import type { ActorSnapshot, Entry } from '../store/actor-snapshot.ts'
 
 /** Names of the nodes of the tree as it was at `since`, where the events tell what it was. */
 export async function nodesAt(
   { since, changesMax }: { readonly since: Tid; readonly changesMax: number },
   snapshot: ActorSnapshot,
-  signal: AbortSignal,
+  rest: () => Promise<void>,
 ): Promise<ReadonlySet<string> | undefined> {
   if (!snapshot.remembers(since)) return undefined
   // The oldest change of a path tells what was there before all of them.
@@ -18,7 +17,7 @@ export async function nodesAt(
   for (const { path, prev } of snapshot.opsSince(since)) {
     before.set(path, prev)
     if (before.size > changesMax) return undefined
-    if (++steps % stepsAtOnce === 0) await pause(signal)
+    if (++steps % stepsAtOnce === 0) await rest()
   }
   const names = new Set<string>()
   const edge = new TreeEdge(({ leaves, children }) => {
@@ -28,7 +27,7 @@ export async function nodesAt(
   })
   for (const { path, cid } of entriesAt(snapshot.entries(), before)) {
     edge.add(path, cidToBytes(cid))
-    if (++steps % stepsAtOnce === 0) await pause(signal)
+    if (++steps % stepsAtOnce === 0) await rest()
   }
   if (edge.finish() === undefined) names.add(nodeName(cidForCbor(encodeNode([], [undefined]))))
   return names
@@ -39,7 +38,7 @@ export function nodeName(cid: CidBytes): string {
   return Buffer.from(cid.buffer, cid.byteOffset, cid.length).toString('latin1')
 }
 
-/** Steps of a few microseconds each between two looks at what else there is to do. */
+/** Of a few microseconds each. */
 const stepsAtOnce = 2_000
 
 /** Entries as they were before some changes, in the same order. */

@@ -4,7 +4,6 @@ import { verifyCommit } from '../atproto/commit.ts'
 import { PackedMst } from '../atproto/mst-packed.ts'
 import type { Did, Tid } from '../atproto/syntax.ts'
 import { assert } from '../lib/assert.ts'
-import { pause } from '../lib/pause.ts'
 import type { View } from '../store/actor.ts'
 import type { ActorSnapshot, Content } from '../store/actor-snapshot.ts'
 import { RepoCorrupt } from '../store/repo-corrupt.ts'
@@ -20,23 +19,25 @@ export interface CarWanted {
   readonly changesMax: number
   /** Learns how much memory the tree takes so far, and throws where that is too much. */
   readonly hold: (bytes: number) => void
+  /** Between steps of a few milliseconds; throws when this is to end. */
+  readonly rest: () => Promise<void>
   /** `did:key` by which the commit is signed. */
   readonly signingKey: string
 }
 
 /**
  * A repo as a CAR in pieces: the commit, then the tree from its root, each record where it stands in
- * the order of keys. Other work of the thread goes first between the steps of long parts.
+ * the order of keys.
  * @throws RepoCorrupt when the rows do not make what the commit signs, before the first piece, or
  *   when a block is not what its CID names
  */
 export async function* repoCar(
   snapshot: ActorSnapshot,
-  { view, since, changesMax, hold, signingKey }: CarWanted,
-  signal: AbortSignal,
+  { view, since, changesMax, hold, rest, signingKey }: CarWanted,
 ): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   const { did, head } = snapshot
-  const tree = await readTree(snapshot, hold, signal)
+  using tree = new PackedMst()
+  await fill(tree, snapshot, { hold, rest })
   const data = tree.finish()
   const commit = verifyCommit(head.commit, signingKey)
   if (commit.did !== did || commit.rev !== head.rev || !equalCids(commit.data, data)) {
@@ -45,7 +46,7 @@ export async function* repoCar(
   const root = cidToBytes(head.cid)
   if (!cidMatches(root, head.commit)) throw new RepoCorrupt(`the head of ${did} has another CID`)
   const past =
-    since === undefined ? undefined : await nodesAt({ since, changesMax }, snapshot, signal)
+    since === undefined ? undefined : await nodesAt({ since, changesMax }, snapshot, rest)
   const car = new CarPieces(root, pieceBytes)
   car.put(root, head.commit)
   const contents = new Contents(snapshot, { view, since: past === undefined ? undefined : since })
@@ -60,30 +61,28 @@ export async function* repoCar(
       if (content !== undefined && repeated.isFirst(cid)) car.put(cid, content)
     }
     for (let piece = car.next(); piece !== undefined; piece = car.next()) yield piece
-    if (++steps % stepsAtOnce === 0) await pause(signal)
+    if (++steps % stepsAtOnce === 0) await rest()
   }
   yield car.rest()
 }
 
 const pieceBytes = 256 * 1024
-/** Steps of a few microseconds each between two looks at what else there is to do. */
+/** Of a few microseconds each. */
 const stepsAtOnce = 2_000
 
-async function readTree(
+async function fill(
+  tree: PackedMst,
   snapshot: ActorSnapshot,
-  hold: (bytes: number) => void,
-  signal: AbortSignal,
-): Promise<PackedMst> {
-  const tree = new PackedMst()
+  { hold, rest }: Pick<CarWanted, 'hold' | 'rest'>,
+): Promise<void> {
   let steps = 0
   for (const { path, cid } of snapshot.entries()) {
     tree.add(path, cidToBytes(cid))
     if (++steps % stepsAtOnce !== 0) continue
     hold(tree.heldBytes)
-    await pause(signal)
+    await rest()
   }
   hold(tree.heldBytes)
-  return tree
 }
 
 /** The content of records, read along with a walk over the tree. */

@@ -67,10 +67,12 @@ describe('a packed tree', () => {
     expect(tree.recordCids).toHaveLength(36)
   })
 
-  test('tells what it takes, some 200 bytes a record', () => {
+  test('tells what it takes, some 200 bytes a record, and gives it back', () => {
     const many = Array.from({ length: 20_000 }, (_, index) => `com.example.a/${100_000 + index}`)
-    const { heldBytes } = packed(entriesOf(many)).tree
-    expect(heldBytes / many.length).toBeWithin(100, 300)
+    const { tree } = packed(entriesOf(many))
+    expect(tree.heldBytes / many.length).toBeWithin(100, 300)
+    tree[Symbol.dispose]()
+    expect(tree.heldBytes).toBe(0)
   })
 })
 

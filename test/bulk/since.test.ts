@@ -160,9 +160,8 @@ async function carOf(
 ): Promise<Uint8Array> {
   await using snapshot = await ActorSnapshot.open(await actor.stored(), actor.did)
   const { signingKey } = actor
-  const { signal } = new AbortController()
-  const hold = () => undefined
-  const pieces = repoCar(snapshot, { ...wanted, view: 'all', hold, signingKey }, signal)
+  const around = { hold: () => undefined, rest: () => Promise.resolve() }
+  const pieces = repoCar(snapshot, { ...wanted, ...around, view: 'all', signingKey })
   return new Uint8Array(Bun.concatArrayBuffers(await Array.fromAsync(pieces)))
 }
 
