@@ -5,6 +5,7 @@ import { drive } from './kit/generator.ts'
 import { benchDid, seedPeople } from './kit/people.ts'
 import type { PlannedRequest } from './kit/plan.ts'
 import { collection, putPosts } from './kit/posts.ts'
+import { takeImport, writesOf } from './kit/imported.ts'
 import { settle } from './kit/process.ts'
 import { median, printRatios } from './kit/ratio.ts'
 import {
@@ -26,10 +27,10 @@ import { Pds } from './peers/pds.ts'
 
 /**
  * Whole repos and proofs. See README.md.
- * Usage: bun bench/sync.ts [--load export,others,peers,proofs] [--large 100000] [--small 10000]
+ * Usage: bun bench/sync.ts [--load export,others,import,peers,proofs] [--large 100000] [--small 10000]
  *   [--rounds 7] [--seconds 5] [--shards 1] [--binary dist/stratos]
  */
-const loads = listOption('load', ['export', 'others', 'peers', 'proofs'])
+const loads = listOption('load', ['export', 'others', 'import', 'peers', 'proofs'])
 const large = numberOption('large', { fallback: 100_000, max: 1_000_000 })
 const small = numberOption('small', { fallback: 10_000, max: 20_000 })
 const rounds = numberOption('rounds', { fallback: 7, max: 50 })
@@ -38,7 +39,15 @@ const shards = option('shards')
 const build = { binary: option('binary') }
 
 /** Wanted of a repo of 100,000 records. */
-const wanted = { mbPerSecond: 50, aboveIdleMb: 80, firstRecordMs: 400, p99Ms: 50, proofs: 2_000 }
+const wanted = {
+  mbPerSecond: 50,
+  aboveIdleMb: 80,
+  firstRecordMs: 400,
+  p99Ms: 50,
+  proofs: 2_000,
+  imports: 20_000,
+}
+const importRounds = 3
 const othersCount = 16
 const postsOfOther = 50
 /** Of others: a pace at which they do not wait for each other. */
@@ -55,6 +64,7 @@ const exporter = stratosExporter(service)
 await start()
 if (loads.includes('export')) await measureExport()
 if (loads.includes('others')) await measureOthers()
+if (loads.includes('import')) await measureImport()
 if (loads.includes('peers')) await measurePeers()
 if (loads.includes('proofs')) await measureProofs()
 print(await verifyRepos(exporter, written))
@@ -75,12 +85,13 @@ async function prepare(): Promise<{ uris: AtUri[]; othersUris: AtUri[] }> {
   return { uris: own, othersUris: all }
 }
 
+function environment(): Record<string, string> {
+  const threads = shards === undefined ? {} : { STRATOS_SHARDS: shards }
+  return { STRATOS_ALLOWED_DOMAINS: 'a,b', ...threads }
+}
+
 async function start(): Promise<void> {
-  const env = {
-    STRATOS_ALLOWED_DOMAINS: 'a,b',
-    ...(shards === undefined ? {} : { STRATOS_SHARDS: shards }),
-  }
-  await service.start(env, build)
+  await service.start(environment(), build)
   await settle(service.pid)
 }
 
@@ -152,6 +163,25 @@ async function measureOthers(): Promise<void> {
       print(`${`${name} of others, ${beside}`.padEnd(34)} ${percentiles(driven.times)}${note}`)
     }
   }
+}
+
+/** By a process that was just started, alone; and once more beside writes of others. */
+async function measureImport(): Promise<void> {
+  const path = `/xrpc/zone.stratos.sync.getRepo?did=${owner}`
+  const headers = exporter.headersOf(owner)
+  const car = await (await fetch(service.url + path, { headers })).blob()
+  const env = environment()
+  const importing = { did: owner, car, records: large, serviceDid: service.did, others, env, build }
+  const rates: number[] = []
+  for (let round = 0; round < importRounds; round++) {
+    rates.push((await takeImport(importing, exporter)).recordsPerSecond)
+  }
+  printFigure(`import of ${large} records`, rates, 'records/s', wanted.imports)
+  await takeImport(
+    importing,
+    exporter,
+    writesOf(importing, { seconds, perSecond: othersPerSecond }),
+  )
 }
 
 function readsOf(of: readonly AtUri[], { headersOf }: WriteTarget): WritePlan {

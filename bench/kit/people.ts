@@ -19,7 +19,7 @@ export function benchDid(index: number): Did {
  * may be another than ours.
  */
 export async function seedPeople(
-  { dataDir, did }: Service,
+  { dataDir, did }: Pick<Service, 'dataDir' | 'did'>,
   dids: readonly Did[],
   { root = ownRoot }: Build = {},
 ): Promise<void> {

@@ -257,7 +257,7 @@ class WriteRun implements AsyncDisposable {
 }
 
 /** How a bench writes to a service of ours, by the development bearer. */
-export function stratosTarget(service: Service): WriteTarget {
+export function stratosTarget(service: Pick<Service, 'did'>): WriteTarget {
   const collection = 'zone.stratos.feed.post'
   return {
     methods: 'zone.stratos.repo',
