@@ -47,14 +47,21 @@ export interface EncodedRecord {
   readonly validationStatus: 'valid' | 'unknown'
 }
 
-interface Encoding {
+/** What a record is held against. */
+interface Measures {
   readonly rules: RecordRules
+  /** The author's boundaries. */
+  readonly own: readonly string[]
+  readonly schemas: Schemas
+  /** True insists on a lexicon, false does without one where there is none. */
+  readonly validate?: boolean | undefined
+}
+
+interface Encoding extends Pick<Measures, 'rules' | 'schemas'> {
   readonly facts: RecordFacts & {
-    /** True insists on a lexicon, false does without one where there is none. */
     readonly validate?: boolean | undefined
     readonly before?: StoredBefore | undefined
   }
-  readonly schemas: Schemas
 }
 
 /**
@@ -67,25 +74,23 @@ export function encodeRecord(
   value: unknown,
   { rules, facts, schemas }: Encoding,
 ): EncodedRecord {
-  const { before, validate, boundaries: own } = facts
+  const { before, validate, targets, boundaries: own } = facts
   const claimed = typed(collection, value)
-  const kept = checkRecord(collection, claimed, { rules, own, schemas, validate })
-  const { record, boundaries, validationStatus } = kept
-  checkTargets(record, { boundaries, targets: facts.targets, before })
-  checkBlobs(record, 'here')
+  const checked = checkRecord(collection, claimed, { rules, own, schemas, validate })
+  const { record, boundaries, validationStatus } = checked
+  checkTargets(record, { boundaries, targets, before })
+  // The service holds no blobs: whatever a record names is missing.
+  if (hasObject(record, isBlob)) {
+    throw new XrpcError(400, 'BlobNotFound', 'the record names a blob that was not uploaded here')
+  }
   const { content, cidBytes, cid } = salted(record, before)
   checkSize(content)
-  const createdAt = saidTime(record)
-  const links = linksOf(record)
+  const { createdAt, links } = factsOf(record)
   return { cid, cidBytes, content, boundaries, createdAt, links, validationStatus }
 }
 
-/** A record of an import, as it was decoded, that passed every rule which holds for one. */
-export interface KeptRecord {
-  readonly boundaries: readonly string[]
-  readonly createdAt: string | undefined
-  readonly links: readonly Link[]
-}
+/** What is kept of a record of an import, beside its bytes. */
+export type KeptRecord = Pick<EncodedRecord, 'boundaries' | 'createdAt' | 'links'>
 
 /**
  * The rules for a record that comes as bytes with its CID: nothing is filled in. Its blobs may be
@@ -94,43 +99,37 @@ export interface KeptRecord {
  */
 export function checkKept(
   collection: Nsid,
-  { record, content }: { readonly record: DataValue; readonly content: Uint8Array },
-  given: {
-    readonly rules: RecordRules
-    readonly own: readonly string[]
-    readonly schemas: Schemas
-  },
+  { record, content }: { readonly record: DataObject; readonly content: Uint8Array },
+  measures: Omit<Measures, 'validate'>,
 ): KeptRecord {
-  checkCollection(collection, given.rules)
-  if (!isDataObject(record)) throw invalidRecord('Record must be an object')
-  if (record['$type'] !== collection) throw invalidRecord(`Record/$type must be ${collection}`)
-  const { boundaries } = checkRecord(collection, record, given)
-  checkBlobs(record, 'anywhere')
+  checkCollection(collection, measures.rules)
   checkSize(content)
-  return { boundaries, createdAt: saidTime(record), links: linksOf(record) }
+  if (record['$type'] !== collection) throw otherType(collection)
+  const { boundaries } = checkRecord(collection, record, measures)
+  return { boundaries, ...factsOf(record) }
 }
 
 /** The rules that hold for every record by itself. */
 function checkRecord(
   collection: Nsid,
   claimed: object,
-  given: {
-    readonly rules: RecordRules
-    readonly own: readonly string[]
-    readonly schemas: Schemas
-    readonly validate?: boolean | undefined
-  },
-) {
+  { rules, own, schemas, validate }: Measures,
+): { record: DataObject; boundaries: string[]; validationStatus: 'valid' | 'unknown' } {
   if ('source' in claimed) {
     throw invalidRecord('Record/source belongs to stubs and is not allowed in a private record')
   }
-  const { serviceDid, boundaries: allowed } = given.rules
-  const { own, schemas, validate } = given
-  const rules = { serviceDid, allowed, own }
-  const boundaries = checkBoundaries(Reflect.get(claimed, 'boundary'), rules)
+  const { serviceDid, boundaries: allowed } = rules
+  const boundaries = checkBoundaries(Reflect.get(claimed, 'boundary'), { serviceDid, allowed, own })
   const { record, validationStatus } = held(collection, claimed, { schemas, validate })
   if (collection === postCollection) checkPost(record)
+  if (hasObject(record, isOldBlob)) {
+    throw invalidRecord('the record names a blob in the old form without "$type"')
+  }
   return { record, boundaries, validationStatus }
+}
+
+function factsOf(record: DataObject): Pick<EncodedRecord, 'createdAt' | 'links'> {
+  return { createdAt: saidTime(record), links: linksOf(record) }
 }
 
 function checkSize({ length }: Uint8Array): void {
@@ -196,27 +195,30 @@ function typed(collection: Nsid, value: unknown): object {
   const type: unknown = Reflect.get(value, '$type')
   if (type === undefined) return { $type: collection, ...value }
   if (type === collection) return value
-  throw invalidRecord(`Record/$type must be ${collection}`)
+  throw otherType(collection)
 }
 
 function freshSalt(): DataValue {
   return { $bytes: randomBytes(saltBytes).toString('base64').replaceAll('=', '') }
 }
 
-/** The service holds no blobs: where they must be `here`, whatever a record names is missing. */
-function checkBlobs(value: DataValue, where: 'here' | 'anywhere'): void {
-  if (Array.isArray(value)) {
-    for (const element of value) checkBlobs(element, where)
-    return
-  }
-  if (!isDataObject(value)) return
-  if (value['$type'] === 'blob' && where === 'here') {
-    throw new XrpcError(400, 'BlobNotFound', 'the record names a blob that was not uploaded here')
-  }
-  if (typeof value['cid'] === 'string' && typeof value['mimeType'] === 'string') {
-    throw invalidRecord('the record names a blob in the old form without "$type"')
-  }
-  for (const member of Object.values(value)) checkBlobs(member, where)
+/** Whether an object in it, however deep, is such a one. */
+function hasObject(value: DataValue, isOne: (object: DataObject) => boolean): boolean {
+  if (Array.isArray(value)) return value.some((element) => hasObject(element, isOne))
+  if (!isDataObject(value)) return false
+  return isOne(value) || Object.values(value).some((member) => hasObject(member, isOne))
+}
+
+function isBlob(object: DataObject): boolean {
+  return object['$type'] === 'blob'
+}
+
+function isOldBlob({ cid, mimeType }: DataObject): boolean {
+  return typeof cid === 'string' && typeof mimeType === 'string'
+}
+
+function otherType(collection: Nsid): XrpcError {
+  return invalidRecord(`Record/$type must be ${collection}`)
 }
 
 function invalidRecord(message: string): XrpcError {
