@@ -27,6 +27,7 @@ function serveShard(boot: ShardBoot): void {
   }
   self.addEventListener('message', ({ data }: MessageEvent<WorkerOrder>) => {
     if (typeof data === 'string') engine.receive(data)
+    else if ('follow' in data) engine.follow(data.follow)
     else void close()
   })
   say({ sign: 'ready' })

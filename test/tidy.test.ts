@@ -22,6 +22,7 @@ const rooms = [
   ['config'],
   ['bulk'],
   ['shard'],
+  ['stream'],
   ['api', 'appview', 'cli'],
   ['serve'],
   ['worker', 'main'],

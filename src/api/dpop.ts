@@ -68,7 +68,7 @@ export class Dpop {
     const { did } = token
     const isBound = await boundKeys.isBound(did, thumbprint, now())
     const caller: User = isBound
-      ? { kind: 'user', did, by: 'bound-key' }
+      ? { kind: 'user', did, by: 'bound-key', jkt: thumbprint }
       : { kind: 'user', did, by: 'dpop-token', scope: await tokens.verify(token) }
     const isMember = isBound || (await enrollments.member(did)) !== undefined
     proofs.take(proof, { did, isMember })

@@ -19,6 +19,8 @@ import {
   refusalOf,
   secureHeaders,
 } from './reply.ts'
+import type { Stream, Streams } from '../stream/streams.ts'
+import { sockets } from './sockets.ts'
 import { checkVerb, type Xrpc } from './xrpc.ts'
 
 interface Parts {
@@ -32,6 +34,7 @@ interface Parts {
   readonly components: () => object
   /** For callers who bring DPoP proofs. */
   readonly dpopNonce: () => string
+  readonly streams: Streams
   readonly log: Log
 }
 
@@ -40,6 +43,7 @@ interface Context {
   readonly server: {
     requestIP(request: Request): { readonly address: string } | null
     timeout(request: Request, seconds: number): void
+    upgrade(request: Request, options: object): boolean
   } | null
 }
 
@@ -75,12 +79,14 @@ export class Server {
       // taken, and what an error says would go to the caller.
       reusePort: false,
       development: false,
+      websocket: sockets,
     })
   }
 
   /** Accepts nothing new and waits for what runs, up to a limit. */
   async drain(): Promise<void> {
     this.#draining = true
+    this.#parts.streams.stop()
     const idle = Promise.withResolvers<void>()
     this.#idle = idle.resolve
     if (this.#running === 0) idle.resolve()
@@ -183,8 +189,10 @@ export class Server {
       if (url === null || request.headers.get('host')?.includes(',') !== false) {
         return this.#refuse(invalidRequest('the Host header names no one host'))
       }
+      const upgrade: Visit['upgrade'] = (stream, headers) =>
+        server?.upgrade(request, { data: stream, headers }) ?? false
       const response = await keptOpen(request, { server, idleSeconds }, (keepOpen) =>
-        answer({ request, url, address, requestId, keepOpen }),
+        answer({ request, url, address, requestId, keepOpen, upgrade }),
       )
       if (isDpop(request)) response.headers.set('dpop-nonce', this.#parts.dpopNonce())
       const { status } = response
@@ -254,6 +262,7 @@ interface Visit {
   readonly address: string
   readonly requestId: string
   readonly keepOpen: () => void
+  readonly upgrade: (stream: Stream, headers: Readonly<Record<string, string>>) => boolean
 }
 
 interface Failure {

@@ -15,6 +15,7 @@ import {
 import type { Credentials, Door } from './credentials.ts'
 import { preflight, refusalBody, refusalOf, xrpcHeaders } from './reply.ts'
 import type { Scopes } from './scope.ts'
+import type { Stream } from '../stream/streams.ts'
 
 /** One call, its caller proven and its parameters and input checked against their lexicon. */
 export interface Call {
@@ -23,11 +24,13 @@ export interface Call {
   readonly params: Readonly<Record<string, unknown>>
   readonly input: Readonly<Record<string, unknown>>
   readonly requestId: string
+  /** Makes the connection a WebSocket; false where that is not what the request is for. */
+  readonly upgrade: Arrival['upgrade']
 }
 
 export interface Answer {
-  /** JSON, written or still to be written, or bytes of `type`, whole or in a stream. */
-  readonly body: object | JsonText | Bytes | Streamed
+  /** JSON, written or still to be written, bytes of `type`, whole or in a stream, or a WebSocket by now. */
+  readonly body: object | JsonText | Bytes | Streamed | typeof upgraded
   readonly headers?: Readonly<Record<string, string>>
 }
 
@@ -50,6 +53,9 @@ export class Bytes {
     this.type = type
   }
 }
+
+/** There is nothing to answer any more. */
+export const upgraded = Symbol('upgraded')
 
 interface Streamed {
   readonly stream: ReadableStream<Uint8Array>
@@ -98,6 +104,7 @@ export interface Arrival {
   readonly requestId: string
   /** Keeps the connection open until there is an answer. */
   readonly keepOpen: () => void
+  readonly upgrade: (stream: Stream, headers: Readonly<Record<string, string>>) => boolean
 }
 
 /** All XRPC methods. @see https://atproto.com/specs/xrpc */
@@ -116,6 +123,8 @@ export class Xrpc {
     try {
       const { body, headers } = await this.#call(arrival)
       const own = { ...headers, 'x-request-id': requestId }
+      // Its headers have gone out already.
+      if (body === upgraded) return new Response(null)
       if (body instanceof JsonText) return new Response(body.text, { headers: xrpcHeaders(own) })
       if (body instanceof Bytes) {
         const typed = xrpcHeaders({ ...own, 'content-type': body.type })
@@ -160,7 +169,8 @@ export class Xrpc {
     if (caller.kind === 'user' && caller.scope !== undefined) {
       scopes.check(caller.scope, { nsid, params, input })
     }
-    const answer = await method.handle({ request, caller, params, input, requestId })
+    const { upgrade } = arrival
+    const answer = await method.handle({ request, caller, params, input, requestId, upgrade })
     if (checkOutput && this.#isSampled(nsid)) this.#checkOutput(nsid, answer.body)
     return answer
   }
@@ -168,7 +178,9 @@ export class Xrpc {
   #checkOutput(nsid: string, body: Answer['body']): void {
     const { schemas } = this.#parts
     if (body instanceof JsonText) schemas.checkOutput(nsid, JSON.parse(body.text))
-    else if (!('stream' in body || body instanceof Bytes)) schemas.checkOutput(nsid, body)
+    else if (body !== upgraded && !('stream' in body || body instanceof Bytes)) {
+      schemas.checkOutput(nsid, body)
+    }
   }
 
   #isSampled(nsid: string): boolean {

@@ -26,8 +26,8 @@ export function tidTimeMs(tid: Tid): number {
   return tidMicros(tid) / 1000
 }
 
-/** Inexact above 2^53, which no clock shows before the year 2255. */
-function tidMicros(tid: Tid): number {
+/** Microseconds since 1970. Inexact above 2^53, which no clock shows before the year 2255. */
+export function tidMicros(tid: Tid): number {
   let micros = 0
   for (let index = 0; index < 11; index++)
     micros = micros * 32 + alphabet.indexOf(tid.charAt(index))

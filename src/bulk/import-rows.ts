@@ -11,6 +11,7 @@ import { nextTid } from '../atproto/tid.ts'
 import { checkKept, type KeptRecord } from '../service/record.ts'
 import { stubOf } from '../service/stub.ts'
 import type { Targets } from '../service/targets.ts'
+import { nextSeq } from '../service/write.ts'
 import type { WriteRules } from '../service/write-op.ts'
 import {
   eventOp,
@@ -166,7 +167,7 @@ export class ImportRows {
   #advance(): void {
     const { rev, seq } = this.#head
     const next: Tid = nextTid({ nowMs: this.#parts.nowMs, clockId, after: rev })
-    this.#head = { ...this.#head, rev: next, seq: seq + 1 }
+    this.#head = { ...this.#head, rev: next, seq: nextSeq(next, seq) }
   }
 
   #tell(): void {

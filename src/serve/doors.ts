@@ -24,6 +24,8 @@ import type { Log } from '../lib/log.ts'
 import { scopeFor } from '../remote/oauth-client.ts'
 import { publicCollections } from '../service/collections.ts'
 import { WriteRate } from '../service/write-rate.ts'
+import { Following } from '../stream/following.ts'
+import { Streams } from '../stream/streams.ts'
 import { callersOf, type Verifiers } from './callers.ts'
 import type { Base, People } from './people.ts'
 
@@ -36,6 +38,10 @@ export function doors(
   const { browsers, credentials, ...callers } = callersOf(parts, log)
   const wantsStubs = config.stubs === 'full'
   const writing = { ...parts, wantsStubs, writes: writeRate(config) }
+  const following = new Following(parts.follow)
+  const { store, takedowns, tokenSessions, boundKeys } = parts
+  const changes = () => store.writes + takedowns.writes + tokenSessions.writes + boundKeys.writes
+  const streams = new Streams({ changes, log })
   const methods = methodTable(schemas, {
     ...repoMethods(writing),
     ...importMethods({ ...writing, log }),
@@ -45,7 +51,7 @@ export function doors(
     ...syncMethods(parts),
     ...proofMethods({ ...parts, wantsStubs }),
     ...repoStatusMethods(parts),
-    ...streamMethods(parts),
+    ...streamMethods({ ...parts, following, streams }),
     ...oauthKeyMethods(parts),
     ...takedownMethods({ ...parts, log }),
     ...sessionMethods({ ...parts, tokens: callers.sessions, now: Date.now, log }),
@@ -65,7 +71,11 @@ export function doors(
   const clientKeys = () => parts.keys?.current.published ?? { keys: [] }
   const { clientMetadata } = oauth
   const documents = publicDocuments({ ...parts, clientMetadata, clientKeys })
-  const components = () => ({ outbox: parts.outbox.counts(), stubs: parts.stubs.progress() })
+  const components = () => ({
+    outbox: parts.outbox.counts(),
+    stubs: parts.stubs.progress(),
+    streams: streams.counts(),
+  })
   return new Server({
     config,
     version,
@@ -74,6 +84,7 @@ export function doors(
     account,
     documents,
     components,
+    streams,
     dpopNonce: () => callers.proofs.nonce,
     log,
   })

@@ -19,6 +19,7 @@ import { Outbox } from '../service/outbox.ts'
 import type { SessionSecrets } from '../service/session-secrets.ts'
 import { StubSwitch } from '../service/stub-switch.ts'
 import type { WriteRules } from '../service/write-op.ts'
+import type { ShardPool } from '../shard/pool.ts'
 import type { Outside } from './outside.ts'
 import type { Stores } from './stores.ts'
 
@@ -39,6 +40,8 @@ export interface Base extends Stores, Outside {
   readonly nonceSecret: Uint8Array
   readonly call: CallActor
   readonly bulk: Bulk
+  /** Has what the shards store told, to one listener or to none. */
+  readonly follow: ShardPool['follow']
 }
 
 export type People = ReturnType<typeof membership>

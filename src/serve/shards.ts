@@ -29,6 +29,7 @@ interface Made {
 export interface ActorThreads {
   readonly call: CallActor
   readonly bulk: Bulk
+  readonly follow: ShardPool['follow']
   /** Finishes what runs and closes the databases. */
   close(): Promise<void>
 }
@@ -41,6 +42,7 @@ export async function startActors(
   const bulk = startBulk(made, around)
   return {
     bulk,
+    follow: (pushed) => pool.follow(pushed),
     call: async (did, requestId, ask) => {
       // Whoever joins anew or gets other boundaries waits for no import.
       if (ask.kind === 'open' || ask.kind === 'queue') bulk.interrupt(did)

@@ -12,6 +12,7 @@ import type {
   OutboxState,
 } from '../store/actor-outbox.ts'
 import type { RepoNumbers } from '../store/departure.ts'
+import type { Eyes } from './event-view.ts'
 import type { Targets } from './targets.ts'
 import type { WriteAnswer, WriteCall } from './write.ts'
 
@@ -45,6 +46,13 @@ export type ActorCall =
   | { readonly kind: 'lend' }
   /** Ends what `lend` began. */
   | { readonly kind: 'return' }
+  /** A page of frames of the log. */
+  | ({ readonly kind: 'events' } & EventsCall)
+  /** Where the log ends. */
+  | { readonly kind: 'last' }
+  /** Forgets a slice of the events of before a time. */
+  | { readonly kind: 'prune'; readonly time: string }
+  | ({ readonly kind: 'status' } & StatusCall)
   | { readonly kind: 'queue'; readonly outbox: readonly OutboxEntry[] }
   | { readonly kind: 'outbox'; readonly limit: number }
   /** What the outbox holds, with `parkedMax` of the rows that were given up. */
@@ -127,6 +135,35 @@ export type ProofAnswer =
   | { readonly rev: Tid; readonly bytes: Uint8Array<ArrayBuffer> }
   | { readonly missing: true }
 
+/** What of a log a reader wants, and with whose eyes. */
+export interface EventsCall {
+  /** The last seq that the reader has. */
+  readonly after: number
+  readonly eyes: Eyes
+  /** Records whose content is withheld. */
+  readonly except: readonly AtUri[] | 'all'
+}
+
+/** Frames one after another, and what they are. */
+export interface EventsAnswer {
+  readonly bytes: Uint8Array<ArrayBuffer>
+  readonly seqs: readonly number[]
+  readonly lengths: readonly number[]
+  /** Up to where the log was read, be it that the rest is not for these eyes. */
+  readonly last: number
+  /** Where the log ends. */
+  readonly head: number
+  /** Up to where it is no longer kept. */
+  readonly pruned: number
+}
+
+/** Something was taken down, or is back: a record, or the whole repo where no path is given. */
+export interface StatusCall {
+  readonly path?: string | undefined
+  readonly takendown: boolean
+  readonly nowMs: number
+}
+
 /** What each kind of call is answered with. `rev` is the head's. */
 export interface ActorAnswers {
   key: { readonly signingKey: string }
@@ -143,6 +180,10 @@ export interface ActorAnswers {
   settle: { readonly signingKey: string }
   lend: { readonly head: Head }
   return: Record<string, never>
+  events: EventsAnswer
+  last: { readonly seq: number }
+  prune: { readonly pruned: number }
+  status: Record<string, never>
   queue: Record<string, never>
   outbox: { readonly rows: readonly OutboxRow[]; readonly budget?: Budget }
   'outbox-state': OutboxState

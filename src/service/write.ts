@@ -3,7 +3,7 @@ import { signCommit } from '../atproto/commit.ts'
 import { XrpcError } from '../atproto/errors.ts'
 import type { Mst } from '../atproto/mst.ts'
 import type { AtUri, Nsid, Rkey, Tid } from '../atproto/syntax.ts'
-import { nextTid } from '../atproto/tid.ts'
+import { nextTid, tidMicros } from '../atproto/tid.ts'
 import { assert } from '../lib/assert.ts'
 import type { Change, Head, RecordOp } from '../store/actor-change.ts'
 import type { OutboxEntry } from '../store/actor-outbox.ts'
@@ -119,6 +119,14 @@ interface CommitFacts {
   readonly after?: RepoNumbers | undefined
 }
 
+/**
+ * The place in its log of what was made with `rev`. As a time it grows whatever else was made in
+ * between, so that it tells readers who see little nothing of the rest.
+ */
+export function nextSeq(rev: Tid, after = 0): number {
+  return Math.max(after + 1, tidMicros(rev))
+}
+
 function commitChange(
   { tree, before, ops, outbox, ...first }: CommitFacts,
   { did, key, clockId, nowMs }: CommitContext,
@@ -131,7 +139,7 @@ function commitChange(
   const after: Head = {
     cid: cidToString(commit.cid),
     rev,
-    seq: (last?.seq ?? 0) + 1,
+    seq: nextSeq(rev, last?.seq),
     lastBlock: (before?.lastBlock ?? 0) + blocks,
   }
   const time = new Date(nowMs).toISOString()

@@ -7,7 +7,8 @@ import { Turns } from '../lib/turns.ts'
 import type { ActorAnswers } from '../service/calls.ts'
 import { Journal } from '../store/journal.ts'
 import { Actors } from './actors.ts'
-import type { ShardBoot, ShardMessage, ShardReply, ShardRequest } from './messages.ts'
+import type { EventPush, ShardBoot, ShardMessage, ShardReply, ShardRequest } from './messages.ts'
+import { Events } from './events.ts'
 import { Loans } from './loans.ts'
 import { Outboxes } from './outboxes.ts'
 import { Proofs } from './proofs.ts'
@@ -23,6 +24,7 @@ export class Engine {
   readonly #reads: Reads
   readonly #proofs: Proofs
   readonly #writes: Writes
+  readonly #events: Events
   readonly #outboxes: Outboxes
   readonly #loans: Loans
   readonly #repos: Repos
@@ -52,8 +54,14 @@ export class Engine {
     this.#journal = journal
     this.#reads = new Reads(this.#actors)
     this.#proofs = new Proofs(this.#actors, repos, turns)
-    this.#writes = new Writes(this.#actors, repos, { boot, journal, schemas, turns })
-    this.#loans = new Loans(this.#actors, repos, turns)
+    const { boundaries } = boot.rules
+    const push = (what: EventPush, bytes: Uint8Array<ArrayBuffer>) => {
+      this.#send({ push: what, bytes })
+    }
+    this.#events = new Events({ actors: this.#actors, turns, boundaries, push })
+    const events = this.#events
+    this.#writes = new Writes(this.#actors, repos, { boot, journal, schemas, turns, events })
+    this.#loans = new Loans(this.#actors, repos, { turns, events })
     this.#outboxes = new Outboxes(this.#actors, turns, boot.rules)
   }
 
@@ -67,6 +75,11 @@ export class Engine {
         if (this.#running === 0) this.#idle?.()
       })
     }
+  }
+
+  /** Whether to send along what is stored. */
+  follow(following: boolean): void {
+    this.#events.follow(following)
   }
 
   /** Finishes what runs and closes the databases. */
@@ -89,10 +102,8 @@ export class Engine {
   async #answer(request: ShardRequest): Promise<void> {
     try {
       const ok = await this.#handle(request)
-      if ('bytes' in ok) {
-        const rev = 'rev' in ok ? { rev: ok.rev } : {}
-        this.#send({ id: request.id, bytes: ok.bytes, ...rev })
-      } else this.#reply({ id: request.id, ok })
+      if ('bytes' in ok) this.#send({ ...ok, id: request.id, bytes: ok.bytes })
+      else this.#reply({ id: request.id, ok })
     } catch (error) {
       this.#reply({ id: request.id, error: this.#refusal(error, request) })
     }
@@ -129,6 +140,14 @@ export class Engine {
         return await this.#loans.lend(did)
       case 'return':
         return await this.#loans.giveBack(did)
+      case 'events':
+        return await this.#events.page(did, request)
+      case 'last':
+        return await this.#events.last(did)
+      case 'prune':
+        return await this.#events.prune(did, request.time)
+      case 'status':
+        return await this.#events.status(did, request)
       case 'queue':
         return await this.#outboxes.queue(did, request.outbox)
       case 'outbox':
@@ -154,6 +173,7 @@ export class Engine {
   async #erase(did: Did): Promise<ActorAnswers['erase']> {
     this.#repos.forget(did)
     this.#reads.forget()
+    this.#events.gone(did)
     await this.#actors.erase(did)
     this.#journal.wipe()
     return {}

@@ -4,6 +4,7 @@ import { assert } from '../lib/assert.ts'
 import type { Turns } from '../lib/turns.ts'
 import type { ActorAnswers } from '../service/calls.ts'
 import type { Actors, OpenActor } from './actors.ts'
+import type { Events } from './events.ts'
 import type { Repos } from './repos.ts'
 
 interface Loan {
@@ -21,12 +22,18 @@ export class Loans {
   readonly #actors: Actors
   readonly #repos: Repos
   readonly #turns: Turns<Did>
+  readonly #events: Events
   readonly #loans = new Map<Did, Loan>()
 
-  constructor(actors: Actors, repos: Repos, turns: Turns<Did>) {
+  constructor(
+    actors: Actors,
+    repos: Repos,
+    { turns, events }: { readonly turns: Turns<Did>; readonly events: Events },
+  ) {
     this.#actors = actors
     this.#repos = repos
     this.#turns = turns
+    this.#events = events
   }
 
   /** @throws XrpcError 409 RepoAlreadyExists where there are records */
@@ -68,6 +75,7 @@ export class Loans {
     assert(head !== undefined, 'an open actor has a head')
     const { commit: _, ...rest } = head
     actor.head = rest
+    this.#events.grew(actor.did, rest.seq)
   }
 }
 

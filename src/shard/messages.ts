@@ -37,15 +37,30 @@ export type ShardReply =
   | { readonly id: number; readonly ok: ActorAnswers[keyof ActorAnswers] }
   | { readonly id: number; readonly error: Fault }
 
+/** What was stored, for streams: in the order of each actor, with the frames one after another. */
+export interface EventPush {
+  readonly events: readonly {
+    readonly did: Did
+    /** Of the event before; -1 where the log has to be looked at. */
+    readonly prev: number
+    readonly seq: number
+    /** Of its frame. */
+    readonly length: number
+    /** Whether the frame is right for whoever may see all boundaries that the service has, too. */
+    readonly isWhole: boolean
+  }[]
+}
+
 /** Replies travel as one text a batch, see `joinReplies`; what has bytes travels alone. */
 export type ShardMessage =
   | string
-  | { readonly id: number; readonly bytes: Uint8Array<ArrayBuffer>; readonly rev?: Tid }
+  | ({ readonly id: number; readonly bytes: Uint8Array<ArrayBuffer> } & object)
+  | { readonly push: EventPush; readonly bytes: Uint8Array<ArrayBuffer> }
 
 /** What a worker says beside answers. */
 export interface WorkerSign {
   readonly sign: 'ready' | 'closed'
 }
 
-/** What a worker is told after its boot: batches, and in the end to close. */
-export type WorkerOrder = string | { readonly close: true }
+/** What a worker is told after its boot: batches, whether anybody follows, in the end to close. */
+export type WorkerOrder = string | { readonly follow: boolean } | { readonly close: true }

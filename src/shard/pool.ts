@@ -5,13 +5,14 @@ import { assert } from '../lib/assert.ts'
 import type { Log } from '../lib/log.ts'
 import type { ActorAnswers, ActorCall } from '../service/calls.ts'
 import { Engine } from './engine.ts'
-import type { ShardBoot, ShardMessage, WorkerOrder, WorkerSign } from './messages.ts'
+import type { EventPush, ShardBoot, ShardMessage, WorkerOrder, WorkerSign } from './messages.ts'
 import { splitReplies } from './replies.ts'
 
 /** Where one shard runs: in a worker thread, or inline on the thread of the caller. */
 interface Lane {
   /** @param batch JSON array of numbered requests */
   post(batch: string): void
+  follow(following: boolean): void
   close(): Promise<void>
 }
 
@@ -75,11 +76,22 @@ export class ShardPool {
     return shard
   }
 
+  /**
+   * From now on `pushed` gets what any actor does once it is stored, until this is called without.
+   * What was stored before stands in the logs for whoever asks after this.
+   */
+  follow(pushed: Pushed | undefined): void {
+    for (const shard of this.#shards) shard.follow(pushed)
+  }
+
   /** Waits for what is in flight, then closes the databases. */
   async close(): Promise<void> {
     await Promise.all(this.#shards.map((shard) => shard.close()))
   }
 }
+
+/** Gets what is stored, with its frames one after another. */
+export type Pushed = (push: EventPush, bytes: Uint8Array<ArrayBuffer>) => void
 
 type Died = (name: string, error: unknown) => void
 
@@ -100,6 +112,7 @@ const limited: ReadonlySet<ActorCall['kind']> = new Set([
   'targets',
   'collections',
   'settle',
+  'events',
 ])
 
 /** What gives a repo back to its owner is never refused: nothing else would, until the next start. */
@@ -118,8 +131,15 @@ class Shard {
   #nextId = 1
   #batch: string[] = []
 
+  #pushed: Pushed = () => undefined
+
   constructor(start: (receive: (message: ShardMessage) => void) => Lane) {
     this.#lane = start((message) => this.#receive(message))
+  }
+
+  follow(pushed: Pushed | undefined): void {
+    this.#pushed = pushed ?? (() => undefined)
+    this.#lane.follow(pushed !== undefined)
   }
 
   async call<Call extends ActorCall>(
@@ -161,8 +181,11 @@ class Shard {
 
   #receive(message: ShardMessage): void {
     if (typeof message !== 'string') {
-      const { id, ...answer } = message
-      this.#settle(id)?.resolve(answer)
+      if ('push' in message) this.#pushed(message.push, message.bytes)
+      else {
+        const { id, ...answer } = message
+        this.#settle(id)?.resolve(answer)
+      }
       return
     }
     for (const reply of splitReplies(message)) {
@@ -199,6 +222,10 @@ class InlineLane implements Lane {
 
   post(batch: string): void {
     this.#engine.receive(batch)
+  }
+
+  follow(following: boolean): void {
+    this.#engine.follow(following)
   }
 
   async close(): Promise<void> {
@@ -238,6 +265,10 @@ class WorkerLane implements Lane {
 
   post(batch: string): void {
     this.#order(batch)
+  }
+
+  follow(following: boolean): void {
+    this.#order({ follow: following })
   }
 
   async close(): Promise<void> {

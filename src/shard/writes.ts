@@ -1,7 +1,7 @@
 import { overloaded } from '../atproto/errors.ts'
 import type { Schemas } from '../atproto/lexicon.ts'
 import { Mst } from '../atproto/mst.ts'
-import { type Did, recordUri } from '../atproto/syntax.ts'
+import { type AtUri, type Did, recordUri } from '../atproto/syntax.ts'
 import type { Turns } from '../lib/turns.ts'
 import type { ActorAnswers, ActorCall } from '../service/calls.ts'
 import {
@@ -15,6 +15,7 @@ import type { WriteContext } from '../service/write-op.ts'
 import type { Change } from '../store/actor-change.ts'
 import type { Journal } from '../store/journal.ts'
 import type { Actors, OpenActor } from './actors.ts'
+import type { Events } from './events.ts'
 import type { ShardBoot } from './messages.ts'
 import type { Repos } from './repos.ts'
 
@@ -29,6 +30,8 @@ interface Waiting {
 interface Decided {
   /** Absent for a refused and for a changeless write. */
   readonly change?: Change | undefined
+  /** Of the author's records, those that are taken down. */
+  readonly takendown: readonly AtUri[]
   /** Tells the caller, refusals too: they rest on the writes that were decided before. */
   readonly settle: () => void
 }
@@ -38,6 +41,7 @@ interface Parts {
   readonly journal: Journal
   readonly schemas: Schemas
   readonly turns: Turns<Did>
+  readonly events: Events
 }
 
 /**
@@ -120,7 +124,10 @@ export class Writes {
   async #storeTogether(actor: OpenActor, batch: readonly Waiting[]): Promise<void> {
     const start = await this.#state(actor)
     const { decided, state } = await this.#decide(actor, start, batch)
-    const changes = decided.flatMap(({ change }) => change ?? [])
+    const made = decided.flatMap(({ change, takendown }) =>
+      change === undefined ? [] : [{ change, takendown }],
+    )
+    const changes = made.map(({ change }) => change)
     if (changes.length > 0) {
       try {
         await this.#parts.journal.store(actor.behind, changes)
@@ -130,6 +137,7 @@ export class Writes {
       }
       actor.head = state.head
       this.#repos.keep(actor.did, state.tree)
+      this.#parts.events.stored(made)
     }
     for (const { settle } of decided) settle()
   }
@@ -146,9 +154,10 @@ export class Writes {
       try {
         const plan = await planWrite(state, request, this.#context(actor))
         state = plan.state
-        decided.push({ change: plan.change, settle: () => resolve(plan.answer) })
+        const { takendown } = request
+        decided.push({ change: plan.change, takendown, settle: () => resolve(plan.answer) })
       } catch (error) {
-        decided.push({ settle: () => reject(error) })
+        decided.push({ takendown: [], settle: () => reject(error) })
       }
     }
     return { decided, state }

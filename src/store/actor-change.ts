@@ -51,7 +51,7 @@ const insertHead = `insert into stratos_repo_root
 const updateHead = `update stratos_repo_root
   set cid = $3, rev = $4, seq = $5, "lastBlock" = $6, content = $7, "indexedAt" = $8
   where did = $1 and rev = $2`
-const insertEvent =
+export const insertEvent =
   'insert into stratos_seq (seq, did, time, rev, event) values ($1, $2, $3, $4, $5)'
 const insertBlock = 'insert into stratos_repo_block (id, content) values ($1, $2)'
 const insertRecord = `insert into stratos_record

@@ -3,6 +3,7 @@ import type { Cid } from '../atproto/cid.ts'
 import type { Did, Tid } from '../atproto/syntax.ts'
 import { assert } from '../lib/assert.ts'
 import type { EventOp, Head } from './actor-change.ts'
+import type { LogEvent } from './actor-events.ts'
 import { selectHead, type View } from './actor.ts'
 import { visible } from './actor-view.ts'
 import { openSqlite, type Sqlite } from './sqlite.ts'
@@ -86,8 +87,8 @@ export class ActorSnapshot implements AsyncDisposable {
     const sql = 'select rev, event from stratos_seq order by seq desc'
     for (const row of this.#sqlite.each<{ rev: Tid; event: string }>(sql)) {
       if (row.rev <= rev) return
-      const { ops }: { ops: EventOp[] } = JSON.parse(row.event)
-      yield* ops.toReversed()
+      const event: LogEvent = JSON.parse(row.event)
+      if ('ops' in event) yield* event.ops.toReversed()
     }
   }
 

@@ -19,6 +19,7 @@ export interface BoundKey {
  */
 export class BoundKeys {
   readonly #sql: Sql
+  #writes = 0
 
   constructor(sql: Sql) {
     this.#sql = sql
@@ -46,8 +47,14 @@ export class BoundKeys {
     return await this.#sql.all<BoundKey>(sql, did, nowMs)
   }
 
+  /** Grows with every key that is unbound here. */
+  get writes(): number {
+    return this.#writes
+  }
+
   /** Succeeds where there is none. */
   async unbind(did: Did, jkt: string): Promise<void> {
+    this.#writes += 1
     await this.#sql.run([
       { sql: 'delete from bound_key where did = $1 and jkt = $2', args: [did, jkt] },
     ])

@@ -191,6 +191,17 @@ export class ServiceStore {
       group by boundary order by boundary`)
   }
 
+  /** Of the newest change of membership; 0 where there was none. */
+  async lastEvent(): Promise<number> {
+    const sql = 'select coalesce(max(seq), 0) as seq from service_event'
+    return (await this.#sql.all<{ seq: number }>(sql))[0]?.seq ?? 0
+  }
+
+  /** Grows with every change of what this store says of people. */
+  get writes(): number {
+    return this.#writes
+  }
+
   /** Changes of membership after `after`, oldest first. */
   async events(after: number, limit: number): Promise<ServiceEvent[]> {
     const sql = `select seq, did, action, time from service_event where seq > $1
@@ -228,8 +239,7 @@ export class ServiceStore {
    * @returns how many became the one and the other
    */
   async enforce(admission: Admission, did?: Did): Promise<Record<'active' | 'inactive', number>> {
-    const last = 'select coalesce(max(seq), 0) as seq from service_event'
-    const [before] = await this.#sql.all<{ seq: number }>(last)
+    const before = await this.lastEvent()
     try {
       await this.#sql.run(enforcing(admission, { time: new Date().toISOString(), did }))
     } finally {
@@ -239,7 +249,7 @@ export class ServiceStore {
     const counts = `select action, count(*) as people from service_event where seq > $1
       group by action`
     type Row = { readonly action: string; readonly people: number }
-    const rows = await this.#sql.all<Row>(counts, before?.seq ?? 0)
+    const rows = await this.#sql.all<Row>(counts, before)
     const people = (action: string) => rows.find((row) => row.action === action)?.people ?? 0
     return { active: people('enroll'), inactive: people('unenroll') }
   }

@@ -22,6 +22,7 @@ export interface Session {
  */
 export class Sessions {
   readonly #sql: Sql
+  #writes = 0
 
   constructor(sql: Sql) {
     this.#sql = sql
@@ -47,7 +48,13 @@ export class Sessions {
     return (await this.#sql.all<Session>(select, digest, nowMs))[0]
   }
 
+  /** Grows with every session that is ended here. */
+  get writes(): number {
+    return this.#writes
+  }
+
   async drop(digest: string): Promise<void> {
+    this.#writes += 1
     await this.#sql.run([{ sql: 'delete from session where digest = $1', args: [digest] }])
   }
 
@@ -60,6 +67,7 @@ export class Sessions {
    * @returns how many sessions and browsers that were
    */
   async revoke(did: Did, nowMs: number): Promise<Revoked> {
+    this.#writes += 1
     const [counted] = await this.#sql.all<Revoked>(count, did, nowMs)
     await this.#sql.run(revokeCredentials(did))
     return counted ?? { sessions: 0, browsers: 0 }

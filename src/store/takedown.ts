@@ -51,6 +51,11 @@ export class TakedownStore {
     this.#sql = sql
   }
 
+  /** Grows with every change. */
+  get writes(): number {
+    return this.#writes
+  }
+
   async of(did: Did): Promise<RepoTakedowns> {
     const known = this.#known.get(did)
     if (known !== undefined) return known

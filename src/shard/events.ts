@@ -1,0 +1,219 @@
+import { decode } from '../atproto/cbor.ts'
+import type { Cid } from '../atproto/cid.ts'
+import { isDataObject } from '../atproto/data.ts'
+import { commitFrame, type FrameOp, messageFrame } from '../atproto/stream-frame.ts'
+import { type AtUri, type Did, recordPlace, recordUri } from '../atproto/syntax.ts'
+import { assert } from '../lib/assert.ts'
+import type { Turns } from '../lib/turns.ts'
+import { boundaryNames } from '../service/boundary.ts'
+import type { ActorAnswers, EventsCall, StatusCall } from '../service/calls.ts'
+import { type Eyes, shownAction } from '../service/event-view.ts'
+import { type Change, eventOp } from '../store/actor-change.ts'
+import { ActorEvents, type LoggedEvent } from '../store/actor-events.ts'
+import type { Actors, OpenActor } from './actors.ts'
+import type { EventPush } from './messages.ts'
+
+interface Parts {
+  readonly actors: Actors
+  readonly turns: Turns<Did>
+  /** Boundaries that the service has: what an AppView may see at most. */
+  readonly boundaries: readonly string[]
+  readonly push: (push: EventPush, bytes: Uint8Array<ArrayBuffer>) => void
+}
+
+/**
+ * What the actors of one shard did, for streams. Pages are read from the log, which is the truth;
+ * while anybody follows, each commit is sent along once it is stored, already as a frame, so that
+ * whoever has read up to the one before need not ask.
+ */
+export class Events {
+  readonly #parts: Parts
+  readonly #eyes: Eyes
+  /** Where the log of an actor ends, of those that were looked at or wrote. */
+  readonly #last = new Map<Did, number>()
+  #following = false
+  #pushes: EventPush['events'][number][] = []
+  #frames: Uint8Array<ArrayBuffer>[] = []
+  #bytes = 0
+
+  constructor(parts: Parts) {
+    this.#parts = parts
+    this.#eyes = parts.boundaries
+  }
+
+  /** Whether to send what is stored from now on. */
+  follow(following: boolean): void {
+    this.#following = following
+    if (!following) this.#clear()
+  }
+
+  /** Where the log of an actor ends. */
+  async last(did: Did): Promise<ActorAnswers['last']> {
+    const known = this.#last.get(did)
+    if (known !== undefined) return { seq: known }
+    const seq = await this.#parts.actors.use(did, async ({ head }) => head.seq)
+    this.#last.set(did, seq)
+    return { seq }
+  }
+
+  /** Forgets a slice of what is older than `time`. */
+  async prune(did: Did, time: string): Promise<ActorAnswers['prune']> {
+    return await this.#parts.turns.run(did, () =>
+      this.#parts.actors.use(did, async ({ behind }) => ({
+        pruned: await new ActorEvents(behind, did).prune(time, pruneMax),
+      })),
+    )
+  }
+
+  /** Writes into the log that something was taken down, or is back. */
+  async status(did: Did, status: StatusCall): Promise<ActorAnswers['status']> {
+    return await this.#parts.turns.run(did, () =>
+      this.#parts.actors.use(did, async (actor) => {
+        const { path, takendown, nowMs } = status
+        const boundaries = path === undefined ? [] : await boundariesAt(actor, path)
+        const seq = Math.max(actor.head.seq + 1, nowMs * 1000)
+        const facts = path === undefined ? { takendown } : { path, takendown }
+        const event = { status: facts, boundaries }
+        const time = new Date(nowMs).toISOString()
+        await new ActorEvents(actor.behind, did).add(event, { before: actor.head, seq, time })
+        actor.head = { ...actor.head, seq }
+        this.grew(did, seq)
+        return {}
+      }),
+    )
+  }
+
+  /** One page of frames after `after`, each for the eyes of the reader. */
+  async page(did: Did, call: EventsCall): Promise<ActorAnswers['events']> {
+    return await this.#parts.actors.use(did, async ({ behind, head }) => {
+      const log = new ActorEvents(behind, did)
+      const rows = await log.after(call.after, eventsOfPageMax)
+      const frames: Uint8Array<ArrayBuffer>[] = []
+      const seqs: number[] = []
+      let bytes = 0
+      let last = call.after
+      for (const row of rows) {
+        if (bytes >= pageBytesMax) break
+        const frame = await frameOf(did, row, { log, call })
+        last = row.seq
+        if (frame === undefined) continue
+        frames.push(frame)
+        seqs.push(row.seq)
+        bytes += frame.length
+      }
+      this.#last.set(did, head.seq)
+      const page = { seqs, lengths: frames.map(({ length }) => length), last, head: head.seq }
+      return { bytes: joined(frames), ...page, pruned: await log.pruned() }
+    })
+  }
+
+  /** To be called for what was just stored, in its order. */
+  stored(changes: readonly { readonly change: Change; readonly takendown: readonly AtUri[] }[]) {
+    for (const { change, takendown } of changes) {
+      const { did, before, after } = change
+      this.#last.set(did, after.seq)
+      if (this.#following) this.#push(change, { takendown, prev: before?.seq ?? 0 })
+    }
+  }
+
+  /** The log of an actor has grown by other means: its readers have to look. */
+  grew(did: Did, seq: number): void {
+    this.#last.set(did, seq)
+    if (this.#following) this.#add({ did, prev: -1, seq, length: 0, isWhole: false })
+  }
+
+  gone(did: Did): void {
+    this.#last.delete(did)
+  }
+
+  #push(change: Change, at: { readonly takendown: readonly AtUri[]; readonly prev: number }): void {
+    const { did, after, time } = change
+    let isWhole = true
+    const ops = change.ops.map((op): FrameOp => {
+      isWhole &&= shownAction(eventOp(op), this.#eyes) === op.action
+      const { action, put } = op
+      const path = `${op.collection}/${op.rkey}`
+      if (put === undefined) return { action, path }
+      const isHidden = at.takendown.includes(op.uri)
+      return { action, path, cid: put.cid, record: isHidden ? undefined : put.content }
+    })
+    const frame = commitFrame({ seq: after.seq, did, time, rev: after.rev, ops })
+    this.#frames.push(frame)
+    this.#add({ did, prev: at.prev, seq: after.seq, length: frame.length, isWhole })
+  }
+
+  #add(event: EventPush['events'][number]): void {
+    this.#pushes.push(event)
+    this.#bytes += event.length
+    if (this.#bytes >= pushBytesMax) this.#flush()
+    else if (this.#pushes.length === 1) setImmediate(() => this.#flush())
+  }
+
+  #flush(): void {
+    if (this.#pushes.length === 0) return
+    const bytes = joined(this.#frames)
+    const events = this.#pushes
+    this.#clear()
+    this.#parts.push({ events }, bytes)
+  }
+
+  #clear(): void {
+    this.#pushes = []
+    this.#frames = []
+    this.#bytes = 0
+  }
+}
+
+function joined(frames: readonly Uint8Array<ArrayBuffer>[]): Uint8Array<ArrayBuffer> {
+  return Bun.concatArrayBuffers([...frames], Number.POSITIVE_INFINITY, true)
+}
+
+/** One page for a stream: neither more rows, nor much more bytes. */
+const eventsOfPageMax = 500
+const pageBytesMax = 1024 * 1024
+/** Frames that wait for others of their tick. */
+const pushBytesMax = 256 * 1024
+/** Some milliseconds. */
+const pruneMax = 500
+
+async function boundariesAt({ did, store }: OpenActor, path: string): Promise<readonly string[]> {
+  const place = recordPlace(`at://${did}/${path}`)
+  assert(place !== undefined, 'a record that is taken down has a place')
+  const found = await store.record(recordUri(did, place.collection, place.rkey), 'all')
+  const record = found === undefined ? undefined : decode(found.content)
+  return isDataObject(record) ? boundaryNames(record['boundary']) : []
+}
+
+/** Undefined of what the reader gets nothing of. */
+async function frameOf(
+  did: Did,
+  { seq, time, rev, event }: LoggedEvent,
+  { log, call }: { readonly log: ActorEvents; readonly call: EventsCall },
+): Promise<Uint8Array<ArrayBuffer> | undefined> {
+  if ('status' in event) {
+    const { status, boundaries } = event
+    const isAbout = (eyes: Eyes) => eyes === 'all' || boundaries.some((one) => eyes.includes(one))
+    if (status.path !== undefined && !isAbout(call.eyes)) return undefined
+    return messageFrame('#status', { seq, did, time, ...status })
+  }
+  const shown: { -readonly [Key in keyof FrameOp]: FrameOp[Key] }[] = []
+  const wanted = new Map<string, Cid>()
+  for (const op of event.ops) {
+    const action = shownAction(op, call.eyes)
+    if (action === undefined) continue
+    const { path, cid } = op
+    shown.push(action === 'delete' || cid === null ? { action, path } : { action, path, cid })
+    const isHidden =
+      call.except === 'all' || call.except.some((uri) => uri === `at://${did}/${path}`)
+    if (action !== 'delete' && cid !== null && !isHidden) wanted.set(path, cid)
+  }
+  if (shown.length === 0 && event.ops.length > 0) return undefined
+  if (wanted.size > 0) {
+    const contents = await log.contents(wanted)
+    for (const op of shown) {
+      const record = op.action === 'delete' ? undefined : contents.get(op.path)
+      if (record !== undefined) op.record = record
+    }
+  }
+  return commitFrame({ seq, did, time, rev, ops: shown })
+}

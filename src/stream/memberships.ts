@@ -1,0 +1,78 @@
+import { messageFrame } from '../atproto/stream-frame.ts'
+import type { Did } from '../atproto/syntax.ts'
+import type { Enrollments } from '../service/enrollment.ts'
+import type { Eyes } from '../service/event-view.ts'
+import type { ServiceStore } from '../store/service.ts'
+
+interface Parts {
+  readonly store: ServiceStore
+  readonly enrollments: Enrollments
+  /** Public URL of the service. */
+  readonly service: string
+}
+
+/** How somebody stands, or that they are not there any more. */
+export interface Membership {
+  readonly did: Did
+  readonly isEnrolled: boolean
+  readonly frame: Uint8Array
+}
+
+/**
+ * Who is enrolled, first as it stands and then as it changes. What is told is always how somebody
+ * stands now: of several changes that are read at once the last one counts for all.
+ */
+export class Memberships {
+  readonly #parts: Parts
+  /** The last change that was read, or the last before the first page. */
+  #seq = 0
+
+  constructor(parts: Parts) {
+    this.#parts = parts
+  }
+
+  /** Everybody who is enrolled. Changes from the first page on are told by `changes`. */
+  async *present(eyes: Eyes): AsyncGenerator<readonly Membership[]> {
+    const { store } = this.#parts
+    this.#seq = await store.lastEvent()
+    for (let after = ''; ;) {
+      const dids = await store.enrolledDids(after, pageMax)
+      const last = dids.at(-1)
+      if (last === undefined) return
+      after = last
+      const time = new Date().toISOString()
+      const found = await Promise.all(dids.map((did) => this.#of(did, { eyes, time })))
+      yield found.filter(({ isEnrolled }) => isEnrolled)
+    }
+  }
+
+  /** What changed since this was last asked. */
+  async changes(eyes: Eyes): Promise<readonly Membership[]> {
+    const found: Membership[] = []
+    for (;;) {
+      const events = await this.#parts.store.events(this.#seq, pageMax)
+      for (const { did, time, seq } of events) {
+        this.#seq = seq
+        found.push(await this.#of(did, { eyes, time }))
+      }
+      if (events.length < pageMax) return found
+    }
+  }
+
+  async #of(
+    did: Did,
+    { eyes, time }: { readonly eyes: Eyes; readonly time: string },
+  ): Promise<Membership> {
+    const { enrollments, service } = this.#parts
+    const enrollment = await enrollments.find(did)
+    const boundaries = (enrollment?.boundaries ?? []).filter(
+      (one) => eyes === 'all' || eyes.includes(one),
+    )
+    const action = enrollment === undefined ? 'unenroll' : 'enroll'
+    const seq = this.#seq
+    const frame = messageFrame('#enrollment', { did, action, service, boundaries, time, seq })
+    return { did, isEnrolled: enrollment !== undefined, frame }
+  }
+}
+
+const pageMax = 200
