@@ -61,7 +61,6 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
     ? await OauthKeys.open({ store: new OauthKeyStore(sql), now: Date.now, log })
     : undefined
   const secrets = await openSecrets(sql, log)
-  const { call, bulk, follow } = actors
   const eligibility = new Eligibility(config, { store, log, ...externalList(config, { sql, log }) })
   const remote = outside({ config, collections, store, keys, eligibility }, log)
   const base = {
@@ -72,9 +71,7 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
     key,
     keys,
     secrets,
-    call,
-    bulk,
-    follow,
+    ...actors,
     eligibility,
     nonceSecret: await sharedSecret(sql, 'dpop nonces'),
     ...stores,

@@ -16,6 +16,8 @@ export interface ReadToken {
   readonly claims: JsonObject
   /** Whose it says it is. */
   readonly did: Did
+  /** When it says that it ends. */
+  readonly expiresAtMs: number | undefined
 }
 
 interface Options {
@@ -53,7 +55,8 @@ export class AccessTokens {
     if (exp !== undefined && !isTime(exp)) throw invalid('exp of the token must be a time')
     if (exp !== undefined && exp * 1000 <= this.#options.now()) throw expired()
     if (!isBoundTo(cnf, thumbprint)) throw invalid('the token is not bound to the key of the proof')
-    return { text, digest, header, claims, did: sub }
+    const expiresAtMs = exp === undefined ? undefined : exp * 1000
+    return { text, digest, header, claims, did: sub, expiresAtMs }
   }
 
   /** To be said of a token that counted: it is not read again for the next request. */

@@ -30,6 +30,8 @@ export interface User {
   readonly by: CredentialKind
   /** Of a caller by `session`. */
   readonly session?: Session
+  /** When the access token ends, where it says so. */
+  readonly expiresAtMs?: number | undefined
   /** Thumbprint of a caller by `bound-key`. */
   readonly jkt?: string
   /** The OAuth scope of an access token, which bounds what its holder may do. */

@@ -65,11 +65,11 @@ export class Dpop {
     const proof = proofs.check(request, { header: 'dpop', ath })
     const { thumbprint } = proof
     const token = tokens.read(text, { digest: ath, thumbprint })
-    const { did } = token
+    const { did, expiresAtMs } = token
     const isBound = await boundKeys.isBound(did, thumbprint, now())
     const caller: User = isBound
-      ? { kind: 'user', did, by: 'bound-key', jkt: thumbprint }
-      : { kind: 'user', did, by: 'dpop-token', scope: await tokens.verify(token) }
+      ? { kind: 'user', did, by: 'bound-key', jkt: thumbprint, expiresAtMs }
+      : { kind: 'user', did, by: 'dpop-token', scope: await tokens.verify(token), expiresAtMs }
     const isMember = isBound || (await enrollments.member(did)) !== undefined
     proofs.take(proof, { did, isMember })
     tokens.remember(token)

@@ -68,7 +68,7 @@ async function wantedBy(
     callerMax: caller.kind === 'service' ? streamsOfServiceMax : streamsOfPersonMax,
     format: protocolOf(request) === jsonProtocol ? ('json' as const) : ('cbor' as const),
     isEntitled,
-    expiresAtMs: caller.kind === 'user' ? caller.session?.expiresAtMs : undefined,
+    expiresAtMs: await expiryOf(caller, parts),
   }
   if (did !== undefined) {
     const cursor = number(params, 'cursor')
@@ -109,6 +109,20 @@ function readingOf(
   return { eyes: [domain], seesWhole: false, seesTakendown }
 }
 
+/** When the credential ends: of several the first that does. */
+async function expiryOf(caller: Caller, { boundKeys }: Parts): Promise<number | undefined> {
+  if (caller.kind !== 'user') return undefined
+  const { did, jkt, session, expiresAtMs = Infinity } = caller
+  const keys = jkt === undefined ? [] : await boundKeys.all(did, Date.now())
+  const key = keys.find((one) => one.jkt === jkt)
+  const first = Math.min(
+    expiresAtMs,
+    session?.expiresAtMs ?? Infinity,
+    key?.expiresAtMs ?? Infinity,
+  )
+  return first === Infinity ? undefined : first
+}
+
 /** Whether what opened the stream would still open it. */
 async function keepsCredential(caller: Caller, parts: Parts): Promise<boolean> {
   if (caller.kind !== 'user') return true
@@ -131,7 +145,7 @@ async function refusalOf(check: () => Promise<void>): Promise<XrpcError | undefi
 }
 
 /** @throws XrpcError 403 Forbidden, RepoTakendown; 404 RepoNotFound */
-async function checkSubscriber(
+export async function checkSubscriber(
   caller: Caller,
   of: string | undefined,
   { enrollments, takedowns }: AccessFacts,

@@ -3,8 +3,10 @@ import { type Did, parseDid, parseRecordUri, recordUri } from '../atproto/syntax
 import { assert } from '../lib/assert.ts'
 import type { Log } from '../lib/log.ts'
 import type { CallActor } from '../service/calls.ts'
+import type { TakedownNews } from '../service/takedown-news.ts'
 import {
   recordTakedownsMax,
+  subjectOf,
   type Takedown,
   type TakedownStore,
   type TakedownSubject,
@@ -28,17 +30,19 @@ export function takedownMethods(parts: TakedownParts): Record<string, Method> {
 }
 
 interface TakedownParts extends AccessFacts {
+  readonly news: TakedownNews
   readonly call: CallActor
   readonly log: Log
 }
 
 /** The next read goes by it. The subject need not be known here, or not yet. */
-async function updateSubjectStatus(call: Call, { takedowns, log }: TakedownParts): Promise<Answer> {
+async function updateSubjectStatus(call: Call, parts: TakedownParts): Promise<Answer> {
+  const { takedowns, log } = parts
   const { input, caller, requestId } = call
   if (input['deactivated'] !== undefined) {
     throw invalidRequest('deactivated is not supported: an account is deactivated on its PDS')
   }
-  const subject = subjectOf(fields(input, 'subject') ?? {})
+  const subject = parseSubject(fields(input, 'subject') ?? {})
   const shown = { subject: shownSubject(subject) }
   const takedown = fields(input, 'takedown')
   if (takedown === undefined) return { body: shown }
@@ -47,13 +51,30 @@ async function updateSubjectStatus(call: Call, { takedowns, log }: TakedownParts
     throw invalidRequest(`takedown/ref must not be longer than ${refCharsMax} characters`)
   }
   const applied = flag(takedown, 'applied')
+  await takedowns.markNews(subject)
   const changed = applied ? await apply(subject, ref, takedowns) : await takedowns.lift(subject)
   if (changed) {
     const event = applied ? 'takedown.applied' : 'takedown.lifted'
     const named = subject.kind === 'repo' ? subject.did : subject.uri
     log.info(event, { subject: named, by: nameOf(caller), requestId })
   }
+  await tell(subject, { changed, requestId }, parts)
   return { body: { ...shown, takedown: { applied, ...(ref === undefined ? {} : { ref }) } } }
+}
+
+/** What cannot be told now is told later: the takedown itself counts already. */
+async function tell(
+  subject: TakedownSubject,
+  { changed, requestId }: { readonly changed: boolean; readonly requestId: string },
+  { takedowns, news, log }: TakedownParts,
+): Promise<void> {
+  const named = subjectOf(subject)
+  if (!changed) return await takedowns.clearNews(named)
+  try {
+    await news.tell(named, subject.did, requestId)
+  } catch (error) {
+    log.warn('takedown.untold', { subject: named, requestId, error })
+  }
 }
 
 async function apply(
@@ -103,7 +124,7 @@ async function recordStatus(
 }
 
 /** @throws XrpcError 400 for what cannot be taken down here, and for a URI in any odd form */
-function subjectOf(subject: Readonly<Record<string, unknown>>): TakedownSubject {
+function parseSubject(subject: Readonly<Record<string, unknown>>): TakedownSubject {
   switch (text(subject, '$type') ?? '') {
     case repoRef:
       return { kind: 'repo', did: parseDid(text(subject, 'did') ?? '') }

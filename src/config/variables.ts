@@ -161,6 +161,10 @@ export const variables = {
     text: 'Size of each of the two files of a shard’s journal.',
     example: '33554432',
   }),
+  retentionDays: variable('STRATOS_RETENTION_DAYS', 30, between(1, 36_500), {
+    text: 'Days for which events are kept for streams to begin with.',
+    example: '90',
+  }),
   importBytesMax: variable(
     'STRATOS_IMPORT_MAX_BYTES',
     268_435_456,

@@ -9,6 +9,7 @@ import { oauthKeyMethods } from '../api/oauth-key.ts'
 import { SignIn } from '../api/oauth.ts'
 import { operatorMethods } from '../api/operator.ts'
 import { proofMethods } from '../api/proof.ts'
+import { repoOpsMethods } from '../api/repo-ops.ts'
 import { repoStatusMethods } from '../api/repo-status.ts'
 import { repoMethods } from '../api/repo.ts'
 import { Scopes } from '../api/scope.ts'
@@ -51,6 +52,7 @@ export function doors(
     ...syncMethods(parts),
     ...proofMethods({ ...parts, wantsStubs }),
     ...repoStatusMethods(parts),
+    ...repoOpsMethods(parts),
     ...streamMethods({ ...parts, following, streams }),
     ...oauthKeyMethods(parts),
     ...takedownMethods({ ...parts, log }),

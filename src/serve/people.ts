@@ -16,8 +16,10 @@ import { KeepAlive } from '../service/keep-alive.ts'
 import { Troubles } from '../service/moves.ts'
 import type { OauthKeys } from '../service/oauth-keys.ts'
 import { Outbox } from '../service/outbox.ts'
+import { Retention } from '../service/retention.ts'
 import type { SessionSecrets } from '../service/session-secrets.ts'
 import { StubSwitch } from '../service/stub-switch.ts'
+import { TakedownNews } from '../service/takedown-news.ts'
 import type { WriteRules } from '../service/write-op.ts'
 import type { ShardPool } from '../shard/pool.ts'
 import type { Outside } from './outside.ts'
@@ -72,7 +74,10 @@ export function membership(base: Base, log: Log) {
   const stubs = new StubSwitch({ mode, stubCollections, store, call, outbox, log })
   const refresh = (did: Did) => oauth.refresh(did)
   const keepAlive = new KeepAlive({ store, refresh, troubled, now: Date.now, log })
-  return { departing, outbox, enrollments, stubCollections, stubs, keepAlive }
+  const news = new TakedownNews({ takedowns: base.takedowns, enrollments, call })
+  const { retentionDays } = config
+  const retention = new Retention({ store, call, retentionDays, now: Date.now, log })
+  return { departing, news, retention, outbox, enrollments, stubCollections, stubs, keepAlive }
 }
 
 const scopesMax = 100

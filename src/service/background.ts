@@ -6,8 +6,10 @@ import type { Departures } from './departure.ts'
 import type { Enrollments } from './enrollment.ts'
 import type { KeepAlive } from './keep-alive.ts'
 import type { Outbox } from './outbox.ts'
+import type { Retention } from './retention.ts'
 import type { SessionSecrets } from './session-secrets.ts'
 import type { StubSwitch } from './stub-switch.ts'
+import type { TakedownNews } from './takedown-news.ts'
 import { sweepAbandoned } from './sweep.ts'
 
 interface Parts {
@@ -21,6 +23,8 @@ interface Parts {
   readonly outbox: Outbox
   readonly enrollments: Enrollments
   readonly keepAlive: KeepAlive
+  readonly news: TakedownNews
+  readonly retention: Retention
   readonly stubs: StubSwitch
   readonly log: Log
   /** Between two rounds of what is due. */
@@ -69,13 +73,15 @@ export class Background {
   }
 
   async #round(): Promise<void> {
-    const { enrollments, departing, sessions, secrets } = this.#parts
+    const { enrollments, departing, sessions, secrets, news, retention } = this.#parts
     const stopped = () => this.#stopped
     await this.#attempt('departures', () => enrollments.eraseDue('background', stopped))
     await this.#attempt('records', () => enrollments.queueDueRecords('background', stopped))
     await this.#attempt('late departures', () => departing.departures.giveUp(Date.now(), stopped))
+    await this.#attempt('takedown news', () => news.tellDue('background', stopped))
     await this.#attempt('sessions', () => sessions.dropExpired(Date.now()))
     await this.#attempt('session secrets', () => secrets.eraseDue())
+    await this.#attempt('retention', () => retention.prune(stopped))
   }
 
   /** A failure of one kind of work must not keep the other kinds from being done. */

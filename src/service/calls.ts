@@ -53,6 +53,7 @@ export type ActorCall =
   /** Forgets a slice of the events of before a time. */
   | { readonly kind: 'prune'; readonly time: string }
   | ({ readonly kind: 'status' } & StatusCall)
+  | ({ readonly kind: 'ops' } & OpsCall)
   | { readonly kind: 'queue'; readonly outbox: readonly OutboxEntry[] }
   | { readonly kind: 'outbox'; readonly limit: number }
   /** What the outbox holds, with `parkedMax` of the rows that were given up. */
@@ -157,6 +158,44 @@ export interface EventsAnswer {
   readonly pruned: number
 }
 
+/** A page of what a repo holds, or of what was done to it. */
+export interface OpsCall {
+  readonly from: OpsFrom
+  readonly limit: number
+  readonly eyes: Eyes
+  readonly values: 'along' | 'left-out'
+  /** Records whose content is withheld. */
+  readonly except: readonly AtUri[] | 'all'
+}
+
+export type OpsFrom =
+  /** Records after a URI; `start` is where the repo stood when the first page was read. */
+  | {
+      readonly kind: 'present'
+      readonly after: string
+      readonly start?: { readonly seq: number; readonly rev: Tid; readonly cid: Cid } | undefined
+    }
+  | { readonly kind: 'since'; readonly rev: Tid }
+  /** The event after `seq`, from its operation `index` on. */
+  | { readonly kind: 'after'; readonly seq: number; readonly index: number }
+
+export interface RepoOp {
+  readonly rev: Tid
+  readonly collection: string
+  readonly rkey: string
+  readonly cid: Cid | null
+  readonly prev: Cid | null
+  readonly value?: object
+}
+
+export interface OpsAnswer {
+  readonly ops: readonly RepoOp[]
+  /** From where a stream goes on after the last page. */
+  readonly seq: number
+  readonly commit: { readonly cid: Cid; readonly rev: Tid }
+  readonly next: OpsFrom | undefined
+}
+
 /** Something was taken down, or is back: a record, or the whole repo where no path is given. */
 export interface StatusCall {
   readonly path?: string | undefined
@@ -184,6 +223,7 @@ export interface ActorAnswers {
   last: { readonly seq: number }
   prune: { readonly pruned: number }
   status: Record<string, never>
+  ops: OpsAnswer
   queue: Record<string, never>
   outbox: { readonly rows: readonly OutboxRow[]; readonly budget?: Budget }
   'outbox-state': OutboxState

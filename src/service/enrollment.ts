@@ -13,6 +13,7 @@ import type { ActorAnswers, CallActor } from './calls.ts'
 import { enrollmentCollection } from './collections.ts'
 import { enrollmentRkey } from './enrollment-record.ts'
 import type { Outbox } from './outbox.ts'
+import { nextSeq } from './write.ts'
 
 /** What the configuration says about membership. */
 export interface EnrollmentRules {
@@ -197,9 +198,9 @@ export class Enrollments {
       this.#log.error('departure.repo.missing', { did, requestId })
       const nowMs = Date.now()
       const rkey = parseRkey(enrollmentRkey(this.#rules.serviceDid))
+      const rev = nextTid({ nowMs, clockId: 0 })
       return {
-        // One write a millisecond since 1970 nobody has made.
-        numbers: { seq: nowMs, rev: nextTid({ nowMs, clockId: 0 }) },
+        numbers: { seq: nextSeq(rev), rev },
         keys: [{ collection: enrollmentCollection, rkey, pdsCid: null }],
       }
     }

@@ -10,6 +10,7 @@ import { Actors } from './actors.ts'
 import type { EventPush, ShardBoot, ShardMessage, ShardReply, ShardRequest } from './messages.ts'
 import { Events } from './events.ts'
 import { Loans } from './loans.ts'
+import { Ops } from './ops.ts'
 import { Outboxes } from './outboxes.ts'
 import { Proofs } from './proofs.ts'
 import { Reads } from './reads.ts'
@@ -25,6 +26,7 @@ export class Engine {
   readonly #proofs: Proofs
   readonly #writes: Writes
   readonly #events: Events
+  readonly #ops: Ops
   readonly #outboxes: Outboxes
   readonly #loans: Loans
   readonly #repos: Repos
@@ -61,6 +63,7 @@ export class Engine {
     this.#events = new Events({ actors: this.#actors, turns, boundaries, push })
     const events = this.#events
     this.#writes = new Writes(this.#actors, repos, { boot, journal, schemas, turns, events })
+    this.#ops = new Ops(this.#actors)
     this.#loans = new Loans(this.#actors, repos, { turns, events })
     this.#outboxes = new Outboxes(this.#actors, turns, boot.rules)
   }
@@ -148,6 +151,8 @@ export class Engine {
         return await this.#events.prune(did, request.time)
       case 'status':
         return await this.#events.status(did, request)
+      case 'ops':
+        return await this.#ops.page(did, request)
       case 'queue':
         return await this.#outboxes.queue(did, request.outbox)
       case 'outbox':

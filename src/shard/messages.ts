@@ -1,5 +1,5 @@
 import type { Fault } from '../atproto/errors.ts'
-import type { Did, Tid } from '../atproto/syntax.ts'
+import type { Did } from '../atproto/syntax.ts'
 import type { LogLevel } from '../lib/log.ts'
 import type { ActorAnswers, ActorCall } from '../service/calls.ts'
 import type { WriteRules } from '../service/write-op.ts'

@@ -113,6 +113,7 @@ const limited: ReadonlySet<ActorCall['kind']> = new Set([
   'collections',
   'settle',
   'events',
+  'ops',
 ])
 
 /** What gives a repo back to its owner is never refused: nothing else would, until the next start. */

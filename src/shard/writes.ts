@@ -78,6 +78,8 @@ export class Writes {
       await this.#actors.create(did, async (store, key) => {
         const context = { did, key, clockId: boot.clockId, nowMs: Date.now() }
         if (budget !== undefined) await store.outbox.setBudget(budget)
+        // What was before the person left is in no log.
+        if (after !== undefined) await store.pruneTo(after.seq)
         await store.apply([planFirst({ tree: Mst.empty, outbox, after }, context)])
         created = true
       })

@@ -54,6 +54,12 @@ export class ActorEvents {
     })
   }
 
+  /** Of the newest event up to `rev`; 0 where all that is kept is newer. */
+  async seqOf(rev: Tid): Promise<number> {
+    const sql = 'select seq from stratos_seq where rev <= $1 order by seq desc limit 1'
+    return (await this.#sql.all<{ seq: number }>(sql, rev))[0]?.seq ?? 0
+  }
+
   /** Content of records that are there now, by their path: those that still have the CID asked for. */
   async contents(wanted: ReadonlyMap<string, Cid>): Promise<Map<string, Uint8Array>> {
     const prefix = `at://${this.#did}/`

@@ -1,5 +1,5 @@
 import type { Cid } from '../atproto/cid.ts'
-import type { AtUri, Did, Nsid, Rkey } from '../atproto/syntax.ts'
+import type { AtUri, Did, Nsid, Rkey, Tid } from '../atproto/syntax.ts'
 import {
   candidateCollections,
   type ListedRow,
@@ -14,8 +14,9 @@ import {
   type HydratedRow,
 } from './actor-hydrate.ts'
 import { type Change, changeStatements, type Head, insertLink, type Links } from './actor-change.ts'
+import { prunedStatement } from './actor-events.ts'
 import { ActorOutbox } from './actor-outbox.ts'
-import { visible } from './actor-view.ts'
+import { sharing, visible } from './actor-view.ts'
 import type { Sql } from './sql.ts'
 
 /**
@@ -30,6 +31,14 @@ export interface StoredRecord {
   readonly uri: AtUri
   readonly cid: Cid
   readonly rkey: Rkey
+  readonly content: Uint8Array
+}
+
+export interface PresentRecord {
+  readonly uri: AtUri
+  readonly cid: Cid
+  /** Of the commit that put it there. */
+  readonly rev: Tid
   readonly content: Uint8Array
 }
 
@@ -185,6 +194,19 @@ export class ActorStore {
     return rows.map(({ name }) => name)
   }
 
+  /** Records after a URI, in the order of the tree, of those that `eyes` may see. */
+  async present(query: {
+    readonly after: string
+    readonly eyes: 'all' | readonly string[]
+    readonly limit: number
+  }): Promise<PresentRecord[]> {
+    const shared = sharing(query.eyes, 3)
+    const sql = `select r.uri, r.cid, r."repoRev" as rev, b.content from stratos_record r
+      join stratos_repo_block b on b.id = r."blockId"
+      where r.uri > $1 and ${shared.sql} order by r.uri limit $2`
+    return await this.#sql.all(sql, query.after, query.limit, ...shared.args)
+  }
+
   /** All records, in the order of the tree. */
   async blocks(): Promise<{ uri: AtUri; cid: Cid; content: Uint8Array }[]> {
     return await this.#sql.all(
@@ -216,6 +238,11 @@ export class ActorStore {
       ...inserts,
       { sql: `delete from stratos_due where name = 'backlinks'`, args: [] },
     ])
+  }
+
+  /** Nothing up to `seq` is in the log. */
+  async pruneTo(seq: number): Promise<void> {
+    await this.#sql.run([prunedStatement(seq)])
   }
 
   async close(): Promise<void> {

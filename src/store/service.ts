@@ -193,13 +193,27 @@ export class ServiceStore {
 
   /** Of the newest change of membership; 0 where there was none. */
   async lastEvent(): Promise<number> {
-    const sql = 'select coalesce(max(seq), 0) as seq from service_event'
+    const sql = `select max(coalesce((select max(seq) from service_event), 0),
+      coalesce((select max("eventSeq") from departed), 0)) as seq`
     return (await this.#sql.all<{ seq: number }>(sql))[0]?.seq ?? 0
   }
 
   /** Grows with every change of what this store says of people. */
   get writes(): number {
     return this.#writes
+  }
+
+  /**
+   * As `events`, with the last change of those of whom nothing else is kept: that they left. For
+   * whoever follows, and must miss nobody's leaving.
+   */
+  async memberChanges(after: number, limit: number): Promise<ServiceEvent[]> {
+    const sql = `select seq, did, action, time from service_event where seq > $1
+      union all select d."eventSeq", d.did, 'unenroll', d."departedAt" from departed d
+        where d."eventSeq" > $1
+        and not exists (select 1 from service_event e where e.seq = d."eventSeq")
+      order by 1 limit $2`
+    return await this.#sql.all<ServiceEvent>(sql, after, limit)
   }
 
   /** Changes of membership after `after`, oldest first. */

@@ -85,6 +85,22 @@ export class TakedownStore {
     return await this.#write(did, upsertTakedown, args)
   }
 
+  /** To be said before a change: whatever then becomes of it, those who follow the repo are told. */
+  async markNews(subject: TakedownSubject): Promise<void> {
+    const sql = 'insert into takedown_news (subject, did) values ($1, $2) on conflict do nothing'
+    await this.#sql.run([{ sql, args: [subjectOf(subject), subject.did] }])
+  }
+
+  async clearNews(subject: Did | AtUri): Promise<void> {
+    const sql = 'delete from takedown_news where subject = $1'
+    await this.#sql.run([{ sql, args: [subject] }])
+  }
+
+  /** What is still to be told, some of it. */
+  async news(limit: number): Promise<{ readonly subject: Did | AtUri; readonly did: Did }[]> {
+    return await this.#sql.all('select subject, did from takedown_news limit $1', limit)
+  }
+
   /** @returns false where there was none */
   async lift(subject: TakedownSubject): Promise<boolean> {
     return await this.#write(subject.did, deleteTakedown, [subjectOf(subject)])
@@ -112,6 +128,6 @@ function takedownsOf(rows: readonly { readonly subject: Did | AtUri }[]): RepoTa
   return { repo: records.length < rows.length, records }
 }
 
-function subjectOf(subject: TakedownSubject): Did | AtUri {
+export function subjectOf(subject: TakedownSubject): Did | AtUri {
   return subject.kind === 'repo' ? subject.did : subject.uri
 }

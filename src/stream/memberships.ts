@@ -50,7 +50,7 @@ export class Memberships {
   async changes(eyes: Eyes): Promise<readonly Membership[]> {
     const found: Membership[] = []
     for (;;) {
-      const events = await this.#parts.store.events(this.#seq, pageMax)
+      const events = await this.#parts.store.memberChanges(this.#seq, pageMax)
       for (const { did, time, seq } of events) {
         this.#seq = seq
         found.push(await this.#of(did, { eyes, time }))

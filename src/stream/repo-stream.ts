@@ -108,4 +108,4 @@ export class RepoStream implements Follower {
 
 const cursorEveryMs = 60_000
 /** So long ago that all of it was read, also after a clock was put right. */
-const cursorAgeMs = 60_000
+export const cursorAgeMs = 60_000

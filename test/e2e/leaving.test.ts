@@ -3,6 +3,8 @@ import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test'
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 
+import { parseTid } from '../../src/atproto/syntax.ts'
+import { tidMicros } from '../../src/atproto/tid.ts'
 import { enrolled } from '../kit/enroll.ts'
 import { type Account, Network } from '../kit/network.ts'
 import { enrollmentCollection, postCollection, privatePost } from '../kit/post.ts'
@@ -53,7 +55,7 @@ test('after 50 posts, kills and an outage, leaving leaves nothing, and a return 
   await expectClean(alice)
   await stratos.terminate()
   const { seq, rev } = departedRow(alice)
-  expect(Number(seq)).toBe(51)
+  expect(tidMicros(parseTid(String(rev)))).toBe(Number(seq))
   const bytes = allBytes()
   for (const secret of secrets) expect(bytes.includes(secret)).toBeFalse()
 

@@ -8,7 +8,10 @@ import { Background } from '../../src/service/background.ts'
 import { SessionSecrets } from '../../src/service/session-secrets.ts'
 import { KeepAlive } from '../../src/service/keep-alive.ts'
 import { defaultCollections } from '../../src/service/collections.ts'
+import { Retention } from '../../src/service/retention.ts'
 import { StubSwitch } from '../../src/service/stub-switch.ts'
+import { TakedownNews } from '../../src/service/takedown-news.ts'
+import { TakedownStore } from '../../src/store/takedown.ts'
 import { SessionSecretStore } from '../../src/store/session-secret.ts'
 import { sessionMs, Sessions } from '../../src/store/session.ts'
 import { eventually } from '../kit/wait.ts'
@@ -169,6 +172,7 @@ function start(how: {
     firstMs: 0,
     log,
   })
+  const enrollments = world.enrollments(ServiceKey.generate(), { serviceDid })
   return new Background({
     dataDir: world.house.dataDir,
     clean,
@@ -177,9 +181,11 @@ function start(how: {
     secrets,
     departing: { store: departures, departures: world.leaving },
     outbox,
-    enrollments: world.enrollments(ServiceKey.generate(), { serviceDid }),
+    enrollments,
     keepAlive,
     stubs,
+    news: new TakedownNews({ takedowns: new TakedownStore(world.sql), enrollments, call }),
+    retention: new Retention({ store, call, retentionDays: 30, now: Date.now, log }),
     log,
     dueEveryMs,
   })

@@ -63,7 +63,9 @@ describe('a batch', () => {
       { action: 'delete' },
       { action: 'delete' },
     ])
-    expect(await headOf(actor)).toMatchObject({ seq: seq + 1, rev: commit?.rev })
+    const head = await headOf(actor)
+    expect(head).toMatchObject({ rev: commit?.rev })
+    expect(head.seq).toBeGreaterThan(seq)
     expect((await actor.verified()).rkeys).toEqual(['new'])
   })
 
@@ -176,7 +178,7 @@ async function expectLogTellsAll(actor: Actor): Promise<void> {
   let seq = 0
   type Event = { seq: number; rev: string; event: string }
   for (const event of all<Event>('select seq, rev, event from stratos_seq order by seq')) {
-    expect(event.seq).toBe(seq + 1)
+    expect(event.seq).toBeGreaterThan(seq)
     expect(event.rev > rev).toBeTrue()
     ;({ rev, seq } = event)
     for (const op of JSON.parse(event.event).ops) {

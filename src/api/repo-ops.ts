@@ -1,0 +1,94 @@
+import { invalidRequest } from '../atproto/errors.ts'
+import { type Did, isTid, parseDid, parseTid } from '../atproto/syntax.ts'
+import { isCid } from '../atproto/cid.ts'
+import type { CallActor, OpsFrom } from '../service/calls.ts'
+import type { Eyes } from '../service/event-view.ts'
+import { cursorAgeMs } from '../stream/repo-stream.ts'
+import { type AccessFacts, grantOf } from './caller.ts'
+import { flag, number, text } from './members.ts'
+import { checkSubscriber } from './stream.ts'
+import type { Answer, Call, Method } from './xrpc.ts'
+
+/** What streams tell, for whoever pulls. @see protocol.md, section 6 */
+export function repoOpsMethods(
+  parts: AccessFacts & { readonly call: CallActor },
+): Record<string, Method> {
+  return {
+    'zone.stratos.sync.listRepoOps': {
+      audience: 'stream',
+      handle: (call) => listRepoOps(call, parts),
+    },
+  }
+}
+
+async function listRepoOps(
+  { params, caller, requestId }: Call,
+  parts: AccessFacts & { readonly call: CallActor },
+): Promise<Answer> {
+  const did = parseDid(text(params, 'did') ?? '')
+  await checkSubscriber(caller, did, parts)
+  const { repo, records } = await parts.takedowns.of(did)
+  const eyes: Eyes = caller.kind === 'service' ? grantOf(caller, parts.enrollments) : 'all'
+  const isWhole = caller.kind !== 'service' || caller.boundaries === 'all'
+  const { ops, seq, commit, next } = await parts.call(did, requestId, {
+    kind: 'ops',
+    from: fromOf(params, did),
+    limit: number(params, 'limit') ?? 500,
+    eyes,
+    values: flag(params, 'excludeValues') ? 'left-out' : 'along',
+    except: caller.kind === 'admin' ? [] : repo ? 'all' : records,
+  })
+  // Who sees a part is told times of their own, and of the rest not even when it last changed.
+  const told = isWhole ? { commit, seq } : { seq: (Date.now() - cursorAgeMs) * 1000 }
+  const more = next === undefined ? {} : { cursor: cursorText(next) }
+  return { body: { ops, ...more, ...told } }
+}
+
+/** @throws XrpcError 400 InvalidRequest for a cursor that is none of ours */
+function fromOf(params: Call['params'], did: Did): OpsFrom {
+  const cursor = text(params, 'cursor')
+  const since = text(params, 'since')
+  if (cursor !== undefined) return cursorOf(cursor, did)
+  if (since !== undefined) return { kind: 'since', rev: parseTid(since) }
+  return { kind: 'present', after: `at://${did}/` }
+}
+
+/** Where the next page begins; nothing in it is a secret, and nothing of it opens anything. */
+function cursorText(from: OpsFrom): string {
+  return Buffer.from(JSON.stringify(from)).toString('base64url')
+}
+
+function cursorOf(cursor: string, did: Did): OpsFrom {
+  const from = parsed(cursor)
+  if (from['kind'] === 'after') {
+    const { seq, index } = from
+    if (isCount(seq) && isCount(index)) return { kind: 'after', seq, index }
+  }
+  if (from['kind'] === 'present') {
+    const { after, start } = from
+    const at = isObject(start) ? start : {}
+    const { seq, rev, cid } = at
+    const isHere = typeof after === 'string' && after.startsWith(`at://${did}/`)
+    if (isHere && isCount(seq) && typeof rev === 'string' && typeof cid === 'string') {
+      if (isTid(rev) && isCid(cid)) return { kind: 'present', after, start: { seq, rev, cid } }
+    }
+  }
+  throw invalidRequest('cursor must be one that a page before this ended with')
+}
+
+function parsed(cursor: string): Record<string, unknown> {
+  try {
+    const value: unknown = JSON.parse(Buffer.from(cursor, 'base64url').toString())
+    return isObject(value) ? value : {}
+  } catch {
+    return {}
+  }
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && Number(value) >= 0
+}

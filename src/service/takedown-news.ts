@@ -1,0 +1,50 @@
+import { XrpcError } from '../atproto/errors.ts'
+import type { AtUri, Did } from '../atproto/syntax.ts'
+import type { TakedownStore } from '../store/takedown.ts'
+import type { CallActor } from './calls.ts'
+import type { Enrollments } from './enrollment.ts'
+
+interface Parts {
+  readonly takedowns: TakedownStore
+  readonly enrollments: Enrollments
+  readonly call: CallActor
+}
+
+/** Tells those who follow a repo what of it is taken down, or is back, by its log. */
+export class TakedownNews {
+  readonly #parts: Parts
+
+  constructor(parts: Parts) {
+    this.#parts = parts
+  }
+
+  /** Tells how it stands now, and that this was told. */
+  async tell(subject: Did | AtUri, did: Did, requestId: string): Promise<void> {
+    const { takedowns, enrollments, call } = this.#parts
+    if ((await enrollments.member(did)) !== undefined) {
+      const takendown = (await takedowns.find(subject)) !== undefined
+      const path = subject === did ? undefined : subject.slice(`at://${did}/`.length)
+      await toldBy(call(did, requestId, { kind: 'status', path, takendown, nowMs: Date.now() }))
+    }
+    await takedowns.clearNews(subject)
+  }
+
+  /** What an earlier try, or process, did not come to. */
+  async tellDue(requestId: string, stopped: () => boolean): Promise<void> {
+    for (const { subject, did } of await this.#parts.takedowns.news(atOnceMax)) {
+      if (stopped()) return
+      await this.tell(subject, did, requestId)
+    }
+  }
+}
+
+/** Of a repo that is being left nobody is told anything more. */
+async function toldBy(call: Promise<object>): Promise<void> {
+  try {
+    await call
+  } catch (error) {
+    if (!(error instanceof XrpcError && error.error === 'RepoNotFound')) throw error
+  }
+}
+
+const atOnceMax = 100
