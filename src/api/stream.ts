@@ -3,6 +3,7 @@ import { type Did, parseDid } from '../atproto/syntax.ts'
 import type { CallActor } from '../service/calls.ts'
 import type { Eyes } from '../service/event-view.ts'
 import type { BoundKeys } from '../store/bound-key.ts'
+import type { MemberLog } from '../store/member-log.ts'
 import type { ServiceStore } from '../store/service.ts'
 import type { Sessions } from '../store/session.ts'
 import type { Following } from '../stream/following.ts'
@@ -18,6 +19,7 @@ import { type Call, type Method, upgraded } from './xrpc.ts'
 interface Parts extends AccessFacts {
   readonly config: { readonly publicUrl: string }
   readonly store: ServiceStore
+  readonly members: MemberLog
   readonly tokenSessions: Sessions
   readonly boundKeys: BoundKeys
   readonly call: CallActor

@@ -8,6 +8,7 @@ import { BoundKeys } from '../store/bound-key.ts'
 import { BrowserSessions } from '../store/browser-session.ts'
 import { DepartureStore } from '../store/departure.ts'
 import { ImportStore } from '../store/import.ts'
+import { MemberLog } from '../store/member-log.ts'
 import { migrateSqlite } from '../store/migrate.ts'
 import { OauthStates } from '../store/oauth-state.ts'
 import { Roster } from '../store/roster.ts'
@@ -50,6 +51,7 @@ export function storesOver(sql: Sql) {
     used: new UsedTokenStore(sql),
     boundKeys: new BoundKeys(sql),
     imports: new ImportStore(sql),
+    members: new MemberLog(sql),
   }
 }
 

@@ -191,29 +191,9 @@ export class ServiceStore {
       group by boundary order by boundary`)
   }
 
-  /** Of the newest change of membership; 0 where there was none. */
-  async lastEvent(): Promise<number> {
-    const sql = `select max(coalesce((select max(seq) from service_event), 0),
-      coalesce((select max("eventSeq") from departed), 0)) as seq`
-    return (await this.#sql.all<{ seq: number }>(sql))[0]?.seq ?? 0
-  }
-
   /** Grows with every change of what this store says of people. */
   get writes(): number {
     return this.#writes
-  }
-
-  /**
-   * As `events`, with the last change of those of whom nothing else is kept: that they left. For
-   * whoever follows, and must miss nobody's leaving.
-   */
-  async memberChanges(after: number, limit: number): Promise<ServiceEvent[]> {
-    const sql = `select seq, did, action, time from service_event where seq > $1
-      union all select d."eventSeq", d.did, 'unenroll', d."departedAt" from departed d
-        where d."eventSeq" > $1
-        and not exists (select 1 from service_event e where e.seq = d."eventSeq")
-      order by 1 limit $2`
-    return await this.#sql.all<ServiceEvent>(sql, after, limit)
   }
 
   /** Changes of membership after `after`, oldest first. */
@@ -253,7 +233,8 @@ export class ServiceStore {
    * @returns how many became the one and the other
    */
   async enforce(admission: Admission, did?: Did): Promise<Record<'active' | 'inactive', number>> {
-    const before = await this.lastEvent()
+    const last = 'select coalesce(max(seq), 0) as seq from service_event'
+    const [before] = await this.#sql.all<{ seq: number }>(last)
     try {
       await this.#sql.run(enforcing(admission, { time: new Date().toISOString(), did }))
     } finally {
@@ -263,7 +244,7 @@ export class ServiceStore {
     const counts = `select action, count(*) as people from service_event where seq > $1
       group by action`
     type Row = { readonly action: string; readonly people: number }
-    const rows = await this.#sql.all<Row>(counts, before)
+    const rows = await this.#sql.all<Row>(counts, before?.seq ?? 0)
     const people = (action: string) => rows.find((row) => row.action === action)?.people ?? 0
     return { active: people('enroll'), inactive: people('unenroll') }
   }

@@ -2,10 +2,12 @@ import { messageFrame } from '../atproto/stream-frame.ts'
 import type { Did } from '../atproto/syntax.ts'
 import type { Enrollments } from '../service/enrollment.ts'
 import type { Eyes } from '../service/event-view.ts'
+import type { MemberLog } from '../store/member-log.ts'
 import type { ServiceStore } from '../store/service.ts'
 
 interface Parts {
   readonly store: ServiceStore
+  readonly members: MemberLog
   readonly enrollments: Enrollments
   /** Public URL of the service. */
   readonly service: string
@@ -33,8 +35,8 @@ export class Memberships {
 
   /** Everybody who is enrolled. Changes from the first page on are told by `changes`. */
   async *present(eyes: Eyes): AsyncGenerator<readonly Membership[]> {
-    const { store } = this.#parts
-    this.#seq = await store.lastEvent()
+    const { store, members } = this.#parts
+    this.#seq = await members.last()
     for (let after = ''; ;) {
       const dids = await store.enrolledDids(after, pageMax)
       const last = dids.at(-1)
@@ -50,7 +52,7 @@ export class Memberships {
   async changes(eyes: Eyes): Promise<readonly Membership[]> {
     const found: Membership[] = []
     for (;;) {
-      const events = await this.#parts.store.memberChanges(this.#seq, pageMax)
+      const events = await this.#parts.members.after(this.#seq, pageMax)
       for (const { did, time, seq } of events) {
         this.#seq = seq
         found.push(await this.#of(did, { eyes, time }))

@@ -101,6 +101,7 @@ test('the migrations of this program make what it needs', async () => {
     'stratos_due',
     'stratos_outbox',
     'stratos_outbox_budget',
+    'stratos_pruned',
     'stratos_record',
     'stratos_record_boundary',
     'stratos_repo_block',
