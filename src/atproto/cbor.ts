@@ -26,7 +26,27 @@ export function decode(bytes: Uint8Array): DataValue {
   if (bytes.length > cborBytesMax) {
     throw new CborError(`a block of ${bytes.length} bytes is over the limit of ${cborBytesMax}`)
   }
-  const reader = new Reader(bytes)
+  return read(bytes, { depth: dataDepthMax, values: dataValuesMax })
+}
+
+/**
+ * As `decode`, of what was put together here of many values that `decode` passes: it is larger than
+ * any of them, and some levels deeper.
+ */
+export function decodeOwn(bytes: Uint8Array): DataValue {
+  return read(bytes, { depth: dataDepthMax + ownLevels, values: Infinity })
+}
+
+/** Of what holds records: a body, its operations, one of them. */
+const ownLevels = 4
+
+interface Limits {
+  readonly depth: number
+  readonly values: number
+}
+
+function read(bytes: Uint8Array, limits: Limits): DataValue {
+  const reader = new Reader(bytes, limits)
   const value = reader.value(0)
   reader.end()
   return value
@@ -47,10 +67,12 @@ const tag = 6
 
 class Reader {
   readonly #bytes: Buffer
+  readonly #limits: Limits
   #at = 0
   #values = 0
 
-  constructor(bytes: Uint8Array) {
+  constructor(bytes: Uint8Array, limits: Limits) {
+    this.#limits = limits
     this.#bytes = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
   }
 
@@ -59,7 +81,8 @@ class Reader {
   }
 
   value(depth: number): DataValue {
-    if (++this.#values > dataValuesMax) throw this.#refusal(`more than ${dataValuesMax} values`)
+    const { values } = this.#limits
+    if (++this.#values > values) throw this.#refusal(`more than ${values} values`)
     const head = this.#byte()
     switch (head >> 5) {
       case unsigned:
@@ -134,7 +157,8 @@ class Reader {
 
   /** Each item takes a byte or more: a length beyond that must not cost memory. */
   #enter(length: number, depth: number): void {
-    if (depth >= dataDepthMax) throw this.#refusal(`nested deeper than ${dataDepthMax}`)
+    const { depth: most } = this.#limits
+    if (depth >= most) throw this.#refusal(`nested deeper than ${most}`)
     this.#need(length)
   }
 

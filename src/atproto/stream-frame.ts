@@ -1,5 +1,5 @@
 import { assert } from '../lib/assert.ts'
-import { decode, encode } from './cbor.ts'
+import { decodeOwn, encode } from './cbor.ts'
 import { type Cid, cidToBytes } from './cid.ts'
 import { type DataObject, isDataObject } from './data.ts'
 import type { Did, Tid } from './syntax.ts'
@@ -68,7 +68,7 @@ export function errorFrame(error: string, message: string): Uint8Array<ArrayBuff
 export function frameJson(frame: Uint8Array): string {
   for (const [type, header] of headers) {
     if (!startsWith(frame, header)) continue
-    const body = decode(frame.subarray(header.length))
+    const body = decodeOwn(frame.subarray(header.length))
     assert(isDataObject(body), 'a body is a map')
     if (type === undefined) return JSON.stringify({ $type: 'error', ...body })
     const payload = { $type: `${streamNsid}${type}`, ...body }
