@@ -33,7 +33,10 @@ export class BoundKeys {
       { sql: upsert, args: [did, jkt, nowMs, expiresAtMs] },
       { sql: deleteOldest, args: [did, jkt, boundKeysMax - 1] },
     ])
-    return (await this.#sql.all<BoundKey>(select, did, jkt, nowMs))[0]
+    const keys = await this.all(did, nowMs)
+    // As many as there may be: one of before may have had to go.
+    if (keys.length === boundKeysMax) this.#writes += 1
+    return keys.find((key) => key.jkt === jkt)
   }
 
   async isBound(did: Did, jkt: string, nowMs: number): Promise<boolean> {
@@ -47,17 +50,21 @@ export class BoundKeys {
     return await this.#sql.all<BoundKey>(sql, did, nowMs)
   }
 
-  /** Grows with every key that is unbound here. */
+  /** Grows whenever a key may have lost its power here before its time. */
   get writes(): number {
     return this.#writes
   }
 
   /** Succeeds where there is none. */
   async unbind(did: Did, jkt: string): Promise<void> {
-    this.#writes += 1
-    await this.#sql.run([
-      { sql: 'delete from bound_key where did = $1 and jkt = $2', args: [did, jkt] },
-    ])
+    try {
+      await this.#sql.run([
+        { sql: 'delete from bound_key where did = $1 and jkt = $2', args: [did, jkt] },
+      ])
+    } finally {
+      // After it, and also when it failed: who knows what of it was stored.
+      this.#writes += 1
+    }
   }
 }
 

@@ -37,6 +37,9 @@ export class Sessions {
         { sql: deleteOldest, args: [did, sessionsMax - 1] },
         { sql: insert, args: [digest, did, expiresAtMs], rows: 1 },
       ])
+      const [counted] = await this.#sql.all<Revoked>(count, did, nowMs)
+      // As many as there may be: one of before may have had to go.
+      if (counted?.sessions === sessionsMax) this.#writes += 1
       return true
     } catch (error) {
       if (error instanceof RowsMismatch) return false
@@ -48,14 +51,18 @@ export class Sessions {
     return (await this.#sql.all<Session>(select, digest, nowMs))[0]
   }
 
-  /** Grows with every session that is ended here. */
+  /** Grows whenever a session may have ended here before its time. */
   get writes(): number {
     return this.#writes
   }
 
   async drop(digest: string): Promise<void> {
-    this.#writes += 1
-    await this.#sql.run([{ sql: 'delete from session where digest = $1', args: [digest] }])
+    try {
+      await this.#sql.run([{ sql: 'delete from session where digest = $1', args: [digest] }])
+    } finally {
+      // After it, and also when it failed: who knows what of it was stored.
+      this.#writes += 1
+    }
   }
 
   async dropExpired(nowMs: number): Promise<void> {
@@ -67,9 +74,12 @@ export class Sessions {
    * @returns how many sessions and browsers that were
    */
   async revoke(did: Did, nowMs: number): Promise<Revoked> {
-    this.#writes += 1
     const [counted] = await this.#sql.all<Revoked>(count, did, nowMs)
-    await this.#sql.run(revokeCredentials(did))
+    try {
+      await this.#sql.run(revokeCredentials(did))
+    } finally {
+      this.#writes += 1
+    }
     return counted ?? { sessions: 0, browsers: 0 }
   }
 }
