@@ -74,7 +74,7 @@ export function membership(base: Base, log: Log) {
   const stubs = new StubSwitch({ mode, stubCollections, store, call, outbox, log })
   const refresh = (did: Did) => oauth.refresh(did)
   const keepAlive = new KeepAlive({ store, refresh, troubled, now: Date.now, log })
-  const news = new TakedownNews({ takedowns: base.takedowns, enrollments, call })
+  const news = new TakedownNews({ takedowns: base.takedowns, enrollments, call, log })
   const { retentionDays } = config
   const retention = new Retention({ store, call, retentionDays, now: Date.now, log })
   return { departing, news, retention, outbox, enrollments, stubCollections, stubs, keepAlive }

@@ -1,5 +1,6 @@
 import { XrpcError } from '../atproto/errors.ts'
 import type { AtUri, Did } from '../atproto/syntax.ts'
+import type { Log } from '../lib/log.ts'
 import type { TakedownStore } from '../store/takedown.ts'
 import type { CallActor } from './calls.ts'
 import type { Enrollments } from './enrollment.ts'
@@ -8,6 +9,7 @@ interface Parts {
   readonly takedowns: TakedownStore
   readonly enrollments: Enrollments
   readonly call: CallActor
+  readonly log: Log
 }
 
 /** Tells those who follow a repo what of it is taken down, or is back, by its log. */
@@ -31,9 +33,20 @@ export class TakedownNews {
 
   /** What an earlier try, or process, did not come to. */
   async tellDue(requestId: string, stopped: () => boolean): Promise<void> {
-    for (const { subject, did } of await this.#parts.takedowns.news(atOnceMax)) {
-      if (stopped()) return
-      await this.tell(subject, did, requestId)
+    const { takedowns, log } = this.#parts
+    for (let after = ''; ;) {
+      const page = await takedowns.news(after, atOnceMax)
+      for (const { subject, did } of page) {
+        if (stopped()) return
+        after = subject
+        try {
+          await this.tell(subject, did, requestId)
+        } catch (error) {
+          // One broken repo must not keep the news of others.
+          log.error('takedown.untold', { subject, requestId, error })
+        }
+      }
+      if (page.length < atOnceMax) return
     }
   }
 }

@@ -66,6 +66,11 @@ export class TakedownStore {
     return found
   }
 
+  /** Whether it is known, without a look, that nothing of this repo is taken down. */
+  hasNone(did: Did): boolean {
+    return this.#known.get(did) === none
+  }
+
   async find(subject: Did | AtUri): Promise<Takedown | undefined> {
     return (await this.#sql.all<Takedown>(selectTakedown, subject))[0]
   }
@@ -96,9 +101,14 @@ export class TakedownStore {
     await this.#sql.run([{ sql, args: [subject] }])
   }
 
-  /** What is still to be told, some of it. */
-  async news(limit: number): Promise<{ readonly subject: Did | AtUri; readonly did: Did }[]> {
-    return await this.#sql.all('select subject, did from takedown_news limit $1', limit)
+  /** What is still to be told, in the order of subjects after `after`. */
+  async news(
+    after: string,
+    limit: number,
+  ): Promise<{ readonly subject: Did | AtUri; readonly did: Did }[]> {
+    const sql =
+      'select subject, did from takedown_news where subject > $1 order by subject limit $2'
+    return await this.#sql.all(sql, after, limit)
   }
 
   /** @returns false where there was none */

@@ -184,7 +184,7 @@ function start(how: {
     enrollments,
     keepAlive,
     stubs,
-    news: new TakedownNews({ takedowns: new TakedownStore(world.sql), enrollments, call }),
+    news: new TakedownNews({ takedowns: new TakedownStore(world.sql), enrollments, call, log }),
     retention: new Retention({ store, call, retentionDays: 30, now: Date.now, log }),
     log,
     dueEveryMs,
