@@ -1,7 +1,7 @@
 import { invalidRequest } from '../atproto/errors.ts'
 import { type Did, isTid, parseDid, parseTid } from '../atproto/syntax.ts'
 import { isCid } from '../atproto/cid.ts'
-import type { CallActor, OpsFrom } from '../service/calls.ts'
+import type { CallActor, OpsFrom, OpsStart } from '../service/calls.ts'
 import type { Eyes } from '../service/event-view.ts'
 import { cursorAgeMs } from '../stream/repo-stream.ts'
 import { type AccessFacts, grantOf } from './caller.ts'
@@ -30,50 +30,61 @@ async function listRepoOps(
   const { repo, records } = await parts.takedowns.of(did)
   const eyes: Eyes = caller.kind === 'service' ? grantOf(caller, parts.enrollments) : 'all'
   const isWhole = caller.kind !== 'service' || caller.boundaries === 'all'
+  // Who sees a part is told times of their own, and of the rest not even when it last changed.
+  const recently = (Date.now() - cursorAgeMs) * 1000
+  const from = fromOf(params, did, isWhole ? undefined : { seq: recently })
   const { ops, seq, commit, next } = await parts.call(did, requestId, {
     kind: 'ops',
-    from: fromOf(params, did),
+    from,
     limit: number(params, 'limit') ?? 500,
     eyes,
     values: flag(params, 'excludeValues') ? 'left-out' : 'along',
     except: caller.kind === 'admin' ? [] : repo ? 'all' : records,
   })
-  // Who sees a part is told times of their own, and of the rest not even when it last changed.
-  const told = isWhole ? { commit, seq } : { seq: (Date.now() - cursorAgeMs) * 1000 }
   const more = next === undefined ? {} : { cursor: cursorText(next) }
-  return { body: { ops, ...more, ...told } }
+  if (isWhole) return { body: { ops, ...more, commit, seq } }
+  const isEndOfLog = from.kind !== 'present' && next === undefined
+  return { body: { ops, ...more, seq: isEndOfLog ? recently : seq } }
 }
 
-/** @throws XrpcError 400 InvalidRequest for a cursor that is none of ours */
-function fromOf(params: Call['params'], did: Did): OpsFrom {
+/**
+ * @param start what a reader is told of where the repo stands now, where that is not all
+ * @throws XrpcError 400 InvalidRequest for a cursor that is none of ours
+ */
+function fromOf(params: Call['params'], did: Did, start: OpsStart | undefined): OpsFrom {
   const cursor = text(params, 'cursor')
   const since = text(params, 'since')
   if (cursor !== undefined) return cursorOf(cursor, did)
   if (since !== undefined) return { kind: 'since', rev: parseTid(since) }
-  return { kind: 'present', after: `at://${did}/` }
+  return { kind: 'present', after: `at://${did}/`, start }
 }
 
-/** Where the next page begins; nothing in it is a secret, and nothing of it opens anything. */
+/** Where the next page begins: nothing that the caller was not told, and nothing that opens more. */
 function cursorText(from: OpsFrom): string {
   return Buffer.from(JSON.stringify(from)).toString('base64url')
 }
 
 function cursorOf(cursor: string, did: Did): OpsFrom {
   const from = parsed(cursor)
-  if (from['kind'] === 'after') {
-    const { seq, index } = from
-    if (isCount(seq) && isCount(index)) return { kind: 'after', seq, index }
-  }
-  if (from['kind'] === 'present') {
-    const { after, start } = from
-    const at = isObject(start) ? start : {}
-    const { seq, rev, cid } = at
-    const isHere = typeof after === 'string' && after.startsWith(`at://${did}/`)
-    if (isHere && isCount(seq) && typeof rev === 'string' && typeof cid === 'string') {
-      if (isTid(rev) && isCid(cid)) return { kind: 'present', after, start: { seq, rev, cid } }
-    }
+  const { seq, count, after } = from
+  if (from['kind'] === 'after' && isCount(seq) && isCount(count))
+    return { kind: 'after', seq, count }
+  const start = startOf(from['start'])
+  const isHere = typeof after === 'string' && after.startsWith(`at://${did}/`)
+  if (from['kind'] === 'present' && isHere && start !== undefined) {
+    return { kind: 'present', after, start }
   }
   throw invalidRequest('cursor must be one that a page before this ended with')
+}
+
+function startOf(value: unknown): OpsStart | undefined {
+  if (!isObject(value) || !isCount(value['seq'])) return undefined
+  const { seq, commit } = value
+  if (commit === undefined) return { seq }
+  if (!isObject(commit)) return undefined
+  const { rev, cid } = commit
+  const isCommit = typeof rev === 'string' && typeof cid === 'string' && isTid(rev) && isCid(cid)
+  return isCommit ? { seq, commit: { rev, cid } } : undefined
 }
 
 function parsed(cursor: string): Record<string, unknown> {

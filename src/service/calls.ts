@@ -169,15 +169,17 @@ export interface OpsCall {
 }
 
 export type OpsFrom =
-  /** Records after a URI; `start` is where the repo stood when the first page was read. */
-  | {
-      readonly kind: 'present'
-      readonly after: string
-      readonly start?: { readonly seq: number; readonly rev: Tid; readonly cid: Cid } | undefined
-    }
+  /** Records after a URI; `start` is what is told of where the repo stood at the first page. */
+  | { readonly kind: 'present'; readonly after: string; readonly start?: OpsStart | undefined }
   | { readonly kind: 'since'; readonly rev: Tid }
-  /** The event after `seq`, from its operation `index` on. */
-  | { readonly kind: 'after'; readonly seq: number; readonly index: number }
+  /** The event at `seq`, of which `count` operations are known, and what follows it. */
+  | { readonly kind: 'after'; readonly seq: number; readonly count: number }
+
+export interface OpsStart {
+  /** From where a stream goes on after the last page. */
+  readonly seq: number
+  readonly commit?: { readonly cid: Cid; readonly rev: Tid } | undefined
+}
 
 export interface RepoOp {
   readonly rev: Tid
@@ -188,11 +190,8 @@ export interface RepoOp {
   readonly value?: object
 }
 
-export interface OpsAnswer {
+interface OpsAnswer extends OpsStart {
   readonly ops: readonly RepoOp[]
-  /** From where a stream goes on after the last page. */
-  readonly seq: number
-  readonly commit: { readonly cid: Cid; readonly rev: Tid }
   readonly next: OpsFrom | undefined
 }
 

@@ -32,58 +32,60 @@ export class Ops {
 /** Records that are there now. Where to go on afterwards is where the repo stood at the first page. */
 async function present({ store, head }: OpenActor, call: OpsCall): Promise<Answer> {
   assert(call.from.kind === 'present', 'asked for what is present')
-  const { after } = call.from
-  const start = call.from.start ?? { seq: head.seq, rev: head.rev, cid: head.cid }
-  const rows = await store.present({ after, eyes: call.eyes, limit: call.limit + 1 })
+  const start = call.from.start ?? { seq: head.seq, commit: { cid: head.cid, rev: head.rev } }
   const ops: RepoOp[] = []
   let bytes = 0
-  let last = after
-  for (const { uri, cid, rev, content } of rows.slice(0, call.limit)) {
-    if (bytes >= pageBytesMax) break
-    bytes += content.length
-    last = uri
-    ops.push({ rev, ...placeOf(uri), cid, prev: null, ...valueOf(uri, content, call) })
+  for (let { after } = call.from; ;) {
+    const limit = Math.min(call.limit - ops.length + 1, recordsAtOnce)
+    const rows = await store.present({ after, eyes: call.eyes, limit })
+    for (const { uri, cid, rev, content } of rows) {
+      if (ops.length === call.limit || bytes >= pageBytesMax) {
+        return { ...start, ops, next: { kind: 'present', after, start } }
+      }
+      if (call.values === 'along') bytes += content.length
+      after = uri
+      ops.push({ rev, ...placeOf(uri), cid, prev: null, ...valueOf(uri, content, call) })
+    }
+    if (rows.length < limit) return { ...start, ops, next: undefined }
   }
-  const isWhole = ops.length === rows.length
-  const next = isWhole ? undefined : ({ kind: 'present', after: last, start } as const)
-  return { ops, seq: start.seq, commit: { cid: start.cid, rev: start.rev }, next }
 }
 
 /** @throws XrpcError 400 OutdatedCursor where the log does not reach back that far */
 async function since({ did, behind, head }: OpenActor, call: OpsCall): Promise<Answer> {
   const log = new ActorEvents(behind, did)
-  const from = call.from
+  const { from } = call
   assert(from.kind !== 'present', 'asked for what was done')
-  const at = from.kind === 'since' ? { seq: await log.seqOf(from.rev), index: 0 } : from
-  if (at.seq < (await log.pruned())) throw outdated()
+  const at = from.kind === 'since' ? await log.seqOf(from.rev) : from.seq
+  const commit = { cid: head.cid, rev: head.rev }
   const ops: RepoOp[] = []
   let bytes = 0
-  let { seq, index } = at
-  for (;;) {
+  /** Where the next page begins: nothing in it is of what the caller does not see. */
+  let told = { seq: at, count: from.kind === 'after' ? from.count : 0 }
+  // An event of which a part is known is read once more.
+  for (let seq = from.kind === 'after' ? at - 1 : at; ;) {
     const rows = await log.after(seq, eventsAtOnce)
+    if (seq < (await log.pruned())) throw outdated()
     for (const row of rows) {
-      const found = opsOf(row)
-      for (; index < found.length; index++) {
-        const op = found[index]
-        const shown = op === undefined ? undefined : await shownOp(did, { row, op }, { log, call })
+      // What was stored since `head` was read is for another time.
+      if (row.seq > head.seq) break
+      seq = row.seq
+      let count = 0
+      for (const op of opsOf(row)) {
+        const shown = await shownOp(did, { row, op }, { log, call })
         if (shown === undefined) continue
-        // Of what the caller does not see nothing is told, not even by where a page ends.
-        if (ops.length >= call.limit || bytes >= pageBytesMax) {
-          const next = { kind: 'after', seq, index } as const
-          return { ops, seq: head.seq, commit: commitOf(head), next }
+        count += 1
+        if (row.seq === told.seq && count <= told.count) continue
+        if (ops.length === call.limit || bytes >= pageBytesMax) {
+          return { ops, seq: told.seq - 1, commit, next: { kind: 'after', ...told } }
         }
+        told = { seq: row.seq, count }
         bytes += shown.bytes
         ops.push(shown.op)
       }
-      seq = row.seq
-      index = 0
     }
-    if (rows.length < eventsAtOnce) return { ops, seq, commit: commitOf(head), next: undefined }
+    const isEnd = rows.length < eventsAtOnce || seq >= head.seq
+    if (isEnd) return { ops, seq: head.seq, commit, next: undefined }
   }
-}
-
-function commitOf({ cid, rev }: OpenActor['head']) {
-  return { cid, rev }
 }
 
 function opsOf({ event }: LoggedEvent): readonly EventOp[] {
@@ -128,4 +130,6 @@ function outdated(): XrpcError {
 }
 
 const eventsAtOnce = 500
+/** With their content: 16 MiB at most. */
+const recordsAtOnce = 64
 const pageBytesMax = 1024 * 1024
