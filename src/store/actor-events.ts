@@ -31,6 +31,11 @@ interface EventRow {
 const selectEvents =
   'select seq, time, rev, event from stratos_seq where seq > $1 order by seq limit $2'
 const moveSeq = 'update stratos_repo_root set seq = $4 where did = $1 and rev = $2 and seq = $3'
+// Up to the first that is to stay: under a clock that was put right times are in no order.
+const selectOld = `select seq from stratos_seq where seq < coalesce(
+    (select seq from stratos_seq where time >= $1 order by seq limit 1),
+    (select max(seq) from stratos_seq))
+  order by seq limit $2`
 const selectPruned = 'select seq from stratos_pruned'
 const upsertPruned = `insert into stratos_pruned (id, seq) values (1, $1)
   on conflict (id) do update set seq = max(seq, excluded.seq)`
@@ -101,9 +106,7 @@ export class ActorEvents {
    * stays: what came before it is told by nothing else.
    */
   async prune(time: string, limit: number): Promise<number> {
-    const sql = `select seq from stratos_seq where time < $1
-      and seq < (select max(seq) from stratos_seq) order by seq limit $2`
-    const rows = await this.#sql.all<{ seq: number }>(sql, time, limit)
+    const rows = await this.#sql.all<{ seq: number }>(selectOld, time, limit)
     const last = rows.at(-1)
     if (last === undefined) return 0
     await this.#sql.run([
