@@ -1,5 +1,6 @@
 import { invalidRequest, XrpcError } from '../atproto/errors.ts'
 import { type Did, parseDid } from '../atproto/syntax.ts'
+import type { Log } from '../lib/log.ts'
 import type { CallActor } from '../service/calls.ts'
 import type { Eyes } from '../service/event-view.ts'
 import type { BoundKeys } from '../store/bound-key.ts'
@@ -25,6 +26,7 @@ interface Parts extends AccessFacts {
   readonly call: CallActor
   readonly following: Following
   readonly streams: Streams
+  readonly log: Log
 }
 
 /** What is sent as it happens. Refusals come before any upgrade. @see protocol.md, section 6 */

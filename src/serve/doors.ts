@@ -53,7 +53,7 @@ export function doors(
     ...proofMethods({ ...parts, wantsStubs }),
     ...repoStatusMethods(parts),
     ...repoOpsMethods(parts),
-    ...streamMethods({ ...parts, following, streams }),
+    ...streamMethods({ ...parts, following, streams, log }),
     ...oauthKeyMethods(parts),
     ...takedownMethods({ ...parts, log }),
     ...sessionMethods({ ...parts, tokens: callers.sessions, now: Date.now, log }),

@@ -2,13 +2,13 @@ import { decode } from '../atproto/cbor.ts'
 import type { Cid } from '../atproto/cid.ts'
 import { isDataObject } from '../atproto/data.ts'
 import { commitFrame, type FrameOp, messageFrame } from '../atproto/stream-frame.ts'
-import { type AtUri, type Did, recordPlace, recordUri } from '../atproto/syntax.ts'
+import { type Did, recordPlace, recordUri } from '../atproto/syntax.ts'
 import { assert } from '../lib/assert.ts'
 import type { Turns } from '../lib/turns.ts'
 import { boundaryNames } from '../service/boundary.ts'
 import type { ActorAnswers, EventsCall, StatusCall } from '../service/calls.ts'
 import { type Eyes, shownAction } from '../service/event-view.ts'
-import { type Change, eventOp } from '../store/actor-change.ts'
+import { type Change, eventOp, type RecordOp } from '../store/actor-change.ts'
 import { ActorEvents, type LoggedEvent } from '../store/actor-events.ts'
 import type { Actors, OpenActor } from './actors.ts'
 import type { EventPush } from './messages.ts'
@@ -108,11 +108,10 @@ export class Events {
   }
 
   /** To be called for what was just stored, in its order. */
-  stored(changes: readonly { readonly change: Change; readonly takendown: readonly AtUri[] }[]) {
-    for (const { change, takendown } of changes) {
-      const { did, before, after } = change
-      this.#last.set(did, after.seq)
-      if (this.#following) this.#push(change, { takendown, prev: before?.seq ?? 0 })
+  stored(changes: readonly Change[]): void {
+    for (const change of changes) {
+      this.#last.set(change.did, change.after.seq)
+      if (this.#following) this.#push(change)
     }
   }
 
@@ -126,20 +125,14 @@ export class Events {
     this.#last.delete(did)
   }
 
-  #push(change: Change, at: { readonly takendown: readonly AtUri[]; readonly prev: number }): void {
-    const { did, after, time } = change
-    let isWhole = true
-    const ops = change.ops.map((op): FrameOp => {
-      isWhole &&= shownAction(eventOp(op), this.#eyes) === op.action
-      const { action, put } = op
-      const path = `${op.collection}/${op.rkey}`
-      if (put === undefined) return { action, path }
-      const isHidden = at.takendown.includes(op.uri)
-      return { action, path, cid: put.cid, record: isHidden ? undefined : put.content }
-    })
-    const frame = commitFrame({ seq: after.seq, did, time, rev: after.rev, ops })
+  #push(change: Change): void {
+    const { did, before, after, time } = change
+    const isWhole = change.ops.every((op) => shownAction(eventOp(op), this.#eyes) === op.action)
+    const { seq, rev } = after
+    const frame = commitFrame({ seq, did, time, rev, ops: change.ops.map(pushedOp) })
+    const prev = before?.seq ?? 0
     this.#frames.push(frame)
-    this.#add({ did, prev: at.prev, seq: after.seq, length: frame.length, isWhole })
+    this.#add({ did, prev, seq, length: frame.length, isWhole })
   }
 
   #add(event: EventPush['events'][number]): void {
@@ -166,6 +159,15 @@ export class Events {
 
 function joined(frames: readonly Uint8Array<ArrayBuffer>[]): Uint8Array<ArrayBuffer> {
   return Bun.concatArrayBuffers([...frames], Number.POSITIVE_INFINITY, true)
+}
+
+/** What a commit itself replaces, or deletes, goes without its content, as it does ever after. */
+function pushedOp(op: RecordOp, index: number, ops: readonly RecordOp[]): FrameOp {
+  const { action, put, uri } = op
+  const path = `${op.collection}/${op.rkey}`
+  if (put === undefined) return { action, path }
+  const isLast = !ops.some((other, at) => at > index && other.uri === uri)
+  return { action, path, cid: put.cid, record: isLast ? put.content : undefined }
 }
 
 /** One page for a stream: neither more rows, nor much more bytes. */
@@ -206,12 +208,15 @@ async function frameOf(
     const isHidden =
       call.except === 'all' || call.except.some((uri) => uri === `at://${did}/${path}`)
     if (action !== 'delete' && cid !== null && !isHidden) wanted.set(path, cid)
+    else wanted.delete(path)
   }
   if (shown.length === 0 && event.ops.length > 0) return undefined
   if (wanted.size > 0) {
     const contents = await log.contents(wanted)
     for (const op of shown) {
-      const record = op.action === 'delete' ? undefined : contents.get(op.path)
+      // Of several with one path the last one has the record.
+      const isWanted = op.cid !== undefined && wanted.get(op.path) === op.cid
+      const record = isWanted ? contents.get(op.path) : undefined
       if (record !== undefined) op.record = record
     }
   }

@@ -1,7 +1,7 @@
 import { overloaded } from '../atproto/errors.ts'
 import type { Schemas } from '../atproto/lexicon.ts'
 import { Mst } from '../atproto/mst.ts'
-import { type AtUri, type Did, recordUri } from '../atproto/syntax.ts'
+import { type Did, recordUri } from '../atproto/syntax.ts'
 import type { Turns } from '../lib/turns.ts'
 import type { ActorAnswers, ActorCall } from '../service/calls.ts'
 import {
@@ -30,8 +30,6 @@ interface Waiting {
 interface Decided {
   /** Absent for a refused and for a changeless write. */
   readonly change?: Change | undefined
-  /** Of the author's records, those that are taken down. */
-  readonly takendown: readonly AtUri[]
   /** Tells the caller, refusals too: they rest on the writes that were decided before. */
   readonly settle: () => void
 }
@@ -78,9 +76,11 @@ export class Writes {
       await this.#actors.create(did, async (store, key) => {
         const context = { did, key, clockId: boot.clockId, nowMs: Date.now() }
         if (budget !== undefined) await store.outbox.setBudget(budget)
-        // What was before the person left is in no log.
-        if (after !== undefined) await store.pruneTo(after.seq)
-        await store.apply([planFirst({ tree: Mst.empty, outbox, after }, context)])
+        // What was before the person left is in no log, and whoever read all of it has to learn
+        // that it is gone: one event more is missing than they have.
+        const last = after === undefined ? undefined : { ...after, seq: after.seq + 1 }
+        if (last !== undefined) await store.pruneTo(last.seq)
+        await store.apply([planFirst({ tree: Mst.empty, outbox, after: last }, context)])
         created = true
       })
       return await this.#actors.use(did, async ({ store, head }) => {
@@ -126,10 +126,7 @@ export class Writes {
   async #storeTogether(actor: OpenActor, batch: readonly Waiting[]): Promise<void> {
     const start = await this.#state(actor)
     const { decided, state } = await this.#decide(actor, start, batch)
-    const made = decided.flatMap(({ change, takendown }) =>
-      change === undefined ? [] : [{ change, takendown }],
-    )
-    const changes = made.map(({ change }) => change)
+    const changes = decided.flatMap(({ change }) => (change === undefined ? [] : [change]))
     if (changes.length > 0) {
       try {
         await this.#parts.journal.store(actor.behind, changes)
@@ -139,7 +136,7 @@ export class Writes {
       }
       actor.head = state.head
       this.#repos.keep(actor.did, state.tree)
-      this.#parts.events.stored(made)
+      this.#parts.events.stored(changes)
     }
     for (const { settle } of decided) settle()
   }
@@ -156,10 +153,9 @@ export class Writes {
       try {
         const plan = await planWrite(state, request, this.#context(actor))
         state = plan.state
-        const { takendown } = request
-        decided.push({ change: plan.change, takendown, settle: () => resolve(plan.answer) })
+        decided.push({ change: plan.change, settle: () => resolve(plan.answer) })
       } catch (error) {
-        decided.push({ takendown: [], settle: () => reject(error) })
+        decided.push({ settle: () => reject(error) })
       }
     }
     return { decided, state }

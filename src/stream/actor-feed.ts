@@ -1,22 +1,23 @@
 import { messageFrame } from '../atproto/stream-frame.ts'
+import { assert } from '../lib/assert.ts'
 import type { EventsAnswer } from '../service/calls.ts'
-import type { Eyes } from '../service/event-view.ts'
 import type { Happened } from './following.ts'
 import type { Outlet } from './outlet.ts'
 
 export interface FeedParts {
   readonly outlet: Outlet
-  /** Whether `eyes` are those that see all boundaries of the service. */
-  readonly eyes: Eyes
-  readonly seesWhole: boolean
+  /** Whether the reader may have what happened just as it comes, now. */
+  readonly isFit: (event: Happened) => boolean
   /** Reads the log of the actor. */
   readonly page: (after: number) => Promise<EventsAnswer>
+  /** Named where the stream has more than one. */
+  readonly actor?: { readonly did: string }
 }
 
 /**
  * What one reader gets of one actor: every event once, in order. Invariants:
  *
- * - All up to `#last` was sent, nothing beyond it.
+ * - All up to `#last` was sent, or is not for this reader; nothing beyond it was.
  * - A page is read while `#state` is `reading`; what happens meanwhile only raises `#seen`.
  * - What happens is sent as it comes while `#state` is `live` and it follows `#last`; anything else
  *   is read from the log.
@@ -27,18 +28,25 @@ export interface FeedParts {
  */
 export class ActorFeed {
   readonly #parts: FeedParts
-  #state: 'reading' | 'live' = 'reading'
+  #state: 'reading' | 'live' | 'stopped' = 'reading'
   #last: number
+  #told: number
   #seen = 0
   #pending: Uint8Array[] = []
 
-  constructor(parts: FeedParts, cursor: number) {
+  /**
+   * @param last the last event that the reader has, or is not to have
+   * @param told as far as the reader knows of it
+   */
+  constructor(parts: FeedParts, last: number, told = last) {
     this.#parts = parts
-    this.#last = cursor
+    this.#last = last
+    this.#told = told
   }
 
-  get last(): number {
-    return this.#last
+  /** Of the last event that the reader knows of: what is not for them leaves no trace in it. */
+  get told(): number {
+    return this.#told
   }
 
   /** Whether all that happened so far was sent, or was not for this reader. */
@@ -53,16 +61,25 @@ export class ActorFeed {
     return true
   }
 
+  /** Nothing is sent any more, not even the rest of a page. */
+  stop(): void {
+    this.#state = 'stopped'
+    this.#pending = []
+  }
+
   /** Sends what the log has; what happens later is sent as it comes. */
   async catchUp(): Promise<void> {
-    const { outlet } = this.#parts
-    this.#state = 'reading'
-    while (outlet.isOpen) {
+    const { outlet, actor } = this.#parts
+    while (this.#isWanted) {
       const page = await this.#parts.page(this.#last)
+      if (!this.#isWanted) return
       if (this.#last > 0 && page.pruned > this.#last) {
-        outlet.send([messageFrame('#info', { name: 'OutdatedCursor' })])
+        outlet.send([messageFrame('#info', { name: 'OutdatedCursor', ...actor })])
       }
-      await outlet.sendPage(framesOf(page))
+      await outlet.sendPage(framesOf(page), () => this.#isWanted)
+      if (!this.#isWanted) return
+      this.#told = page.seqs.at(-1) ?? this.#told
+      assert(page.last > this.#last || page.head <= this.#last, 'a log has what its head has')
       this.#last = Math.max(page.last, this.#last)
       if (page.head > this.#last || this.#seen > this.#last) continue
       this.#state = 'live'
@@ -74,17 +91,17 @@ export class ActorFeed {
    * @param isBusy says that what happens is better read from the log, when there is room for it
    * @returns true where the log has to be read
    */
-  happened({ seq, prev, isWhole, frame }: Happened, isBusy = false): boolean {
-    if (seq <= this.#last) return false
+  happened(event: Happened, isBusy = false): boolean {
+    const { seq, prev, frame } = event
+    if (seq <= this.#last || this.#state === 'stopped') return false
     this.#seen = Math.max(this.#seen, seq)
     if (this.#state === 'reading') return false
-    const { eyes, seesWhole } = this.#parts
-    const isFit = eyes === 'all' || (seesWhole && isWhole)
-    if (prev !== this.#last || !isFit || isBusy) {
+    if (prev !== this.#last || isBusy || !this.#parts.isFit(event)) {
       this.#state = 'reading'
       return true
     }
     this.#last = seq
+    this.#told = seq
     this.#pending.push(frame)
     return false
   }
@@ -94,6 +111,10 @@ export class ActorFeed {
     const pending = this.#pending
     this.#pending = []
     return pending
+  }
+
+  get #isWanted(): boolean {
+    return this.#parts.outlet.isOpen && this.#state !== 'stopped'
   }
 }
 

@@ -21,8 +21,8 @@ export interface Membership {
 }
 
 /**
- * Who is enrolled, first as it stands and then as it changes. What is told is always how somebody
- * stands now: of several changes that are read at once the last one counts for all.
+ * Who is enrolled, first as it stands and then as it changes. What is told of those who are there is
+ * how they stand now: of several changes that are read at once the last one counts for all.
  */
 export class Memberships {
   readonly #parts: Parts
@@ -48,30 +48,46 @@ export class Memberships {
     }
   }
 
-  /** What changed since this was last asked. */
-  async changes(eyes: Eyes): Promise<readonly Membership[]> {
-    const found: Membership[] = []
+  /**
+   * What changed since this was last asked, in its order. Whoever left is said to have left, also
+   * when they are back by now: what was theirs is gone.
+   */
+  async *changes(eyes: Eyes): AsyncGenerator<readonly Membership[]> {
     for (;;) {
       const events = await this.#parts.members.after(this.#seq, pageMax)
-      for (const { did, time, seq } of events) {
+      const found: Membership[] = []
+      for (const { did, time, seq, action } of events) {
         this.#seq = seq
-        found.push(await this.#of(did, { eyes, time }))
+        found.push(await this.#of(did, { eyes, time, hasLeft: action === 'unenroll' }))
       }
-      if (events.length < pageMax) return found
+      if (found.length > 0) yield found
+      if (events.length < pageMax) return
     }
+  }
+
+  /** Of some accounts those that are not enrolled. */
+  async absent(dids: readonly Did[], eyes: Eyes): Promise<readonly Membership[]> {
+    const time = new Date().toISOString()
+    const found = await Promise.all(dids.map((did) => this.#of(did, { eyes, time })))
+    return found.filter(({ isEnrolled }) => !isEnrolled)
+  }
+
+  async isEnrolled(did: Did): Promise<boolean> {
+    return (await this.#parts.enrollments.find(did)) !== undefined
   }
 
   async #of(
     did: Did,
-    { eyes, time }: { readonly eyes: Eyes; readonly time: string },
+    at: { readonly eyes: Eyes; readonly time: string; readonly hasLeft?: boolean },
   ): Promise<Membership> {
+    const { eyes, time, hasLeft = false } = at
     const { enrollments, service } = this.#parts
-    const enrollment = await enrollments.find(did)
+    const seq = this.#seq
+    const enrollment = hasLeft ? undefined : await enrollments.find(did)
     const boundaries = (enrollment?.boundaries ?? []).filter(
       (one) => eyes === 'all' || eyes.includes(one),
     )
     const action = enrollment === undefined ? 'unenroll' : 'enroll'
-    const seq = this.#seq
     const frame = messageFrame('#enrollment', { did, action, service, boundaries, time, seq })
     return { did, isEnrolled: enrollment !== undefined, frame }
   }

@@ -16,14 +16,10 @@ export interface Socket {
 
 export type Format = 'cbor' | 'json'
 
-/** Bytes that wait for a reader beyond what the kernel holds. */
-const bufferedBytesMax = 1024 * 1024
-/** A reader who takes nothing of it for so long is gone, or as good as. */
-const stalledMsMax = 30_000
-
 /**
  * The way to one reader. Nothing is ever left out: who does not take what is sent is closed with
- * `ConsumerTooSlow`, and reads on from their cursor.
+ * `ConsumerTooSlow`, and reads on from their cursor. What waits for a reader, beyond what the kernel
+ * holds, is bounded by `bufferedBytesMax` and what was sent last.
  */
 export class Outlet {
   readonly #socket: Socket
@@ -33,6 +29,8 @@ export class Outlet {
   #drained = Promise.withResolvers<void>()
   #state: 'open' | 'over' = 'open'
   #sentAtMs = performance.now()
+  #drainedAtMs = performance.now()
+  readonly #stalledMsMax: number
 
   constructor(
     socket: Socket,
@@ -41,12 +39,14 @@ export class Outlet {
       readonly ended: (reason: EndReason) => void
       /** Learns of a fault of ours. */
       readonly failed: (error: unknown) => void
+      readonly stalledMsMax?: number
     },
   ) {
     this.#socket = socket
     this.#format = parts.format
     this.#ended = parts.ended
     this.#failed = parts.failed
+    this.#stalledMsMax = parts.stalledMsMax ?? stalledMsMaxDefault
   }
 
   get isOpen(): boolean {
@@ -63,28 +63,40 @@ export class Outlet {
     return this.#sentAtMs
   }
 
-  /** Frames in their order. Those that come while the reader is behind count against it. */
+  /** Frames in their order. A reader who is too far behind to be given them is closed. */
   send(frames: readonly Uint8Array[]): void {
     if (this.#state === 'over' || frames.length === 0) return
+    if (this.#socket.getBufferedAmount() > bufferedBytesMax) return this.tooSlow()
     this.#sentAtMs = performance.now()
     this.#socket.cork(() => {
       for (const frame of frames) this.#put(frame)
     })
-    if (this.#socket.getBufferedAmount() > bufferedBytesMax) this.tooSlow()
   }
 
-  /** As `send`, of a page that was read for this reader alone: resolves when there is room again. */
-  async sendPage(frames: readonly Uint8Array[]): Promise<void> {
-    for (const frame of frames) {
-      if (this.#state === 'over') return
-      this.#put(frame)
+  /**
+   * As `send`, of what was read for this reader alone: resolves when there is room again. A slow
+   * reader is waited for as long as they take something.
+   * @param isWanted is asked each time; what is left is not sent where it says no
+   */
+  async sendPage(frames: readonly Uint8Array[], isWanted = () => true): Promise<void> {
+    for (let next = 0; next < frames.length;) {
       if (this.#socket.getBufferedAmount() > bufferedBytesMax / 2) await this.#room()
+      if (this.#state === 'over' || !isWanted()) return
+      this.#sentAtMs = performance.now()
+      this.#socket.cork(() => {
+        for (let bytes = 0; next < frames.length && bytes < corkedBytesMax; next++) {
+          const frame = frames[next]
+          if (frame === undefined) break
+          this.#put(frame)
+          bytes += frame.length
+        }
+      })
     }
-    this.#sentAtMs = performance.now()
   }
 
-  /** To be called when the socket has room. */
+  /** To be called when the reader has taken something. */
   drained(): void {
+    this.#drainedAtMs = performance.now()
     this.#drained.resolve()
     this.#drained = Promise.withResolvers<void>()
   }
@@ -113,40 +125,59 @@ export class Outlet {
 
   end(code: number, reason: string, because: EndReason): void {
     if (this.#state === 'over') return
-    this.#state = 'over'
+    // First: closing may be told at once, as if the other side had left.
+    this.#over(because)
     this.#socket.close(code, reason)
-    this.drained()
-    this.#ended(because)
     // Whoever does not even take the end of it is not waited for.
     setTimeout(() => this.#socket.terminate(), closingMsMax).unref()
   }
 
   /** The other side has left. */
   left(): void {
-    if (this.#state === 'over') return
-    this.#state = 'over'
-    this.drained()
-    this.#ended('left')
+    this.#over('left')
   }
 
   #put(frame: Uint8Array): void {
-    if (this.#format === 'cbor') this.#socket.sendBinary(frame)
-    else this.#socket.sendText(frameJson(frame))
+    if (this.#state === 'over') return
+    const sent =
+      this.#format === 'cbor'
+        ? this.#socket.sendBinary(frame)
+        : this.#socket.sendText(frameJson(frame))
+    if (sent !== droppedSend) return
+    // The socket is gone, or takes no more: what follows must not look like all there is.
+    this.#socket.terminate()
+    this.#over('too-slow')
   }
 
+  #over(because: EndReason): void {
+    if (this.#state === 'over') return
+    this.#state = 'over'
+    this.drained()
+    this.#ended(because)
+  }
+
+  /** Resolves when what waits is down to a part of what may wait, or the stream is over. */
   async #room(): Promise<void> {
-    let before = this.#socket.getBufferedAmount()
-    while (this.#state === 'open' && this.#socket.getBufferedAmount() > bufferedBytesMax / 4) {
-      const late = Promise.withResolvers<'late'>()
-      const timer = setTimeout(late.resolve, stalledMsMax, 'late')
-      const outcome = await Promise.race([this.#drained.promise, late.promise])
+    const waitsFromMs = performance.now()
+    while (this.#state === 'open' && this.isBusy) {
+      const idleMs = performance.now() - Math.max(waitsFromMs, this.#drainedAtMs)
+      if (idleMs >= this.#stalledMsMax) return this.tooSlow()
+      const late = Promise.withResolvers<void>()
+      const timer = setTimeout(late.resolve, this.#stalledMsMax - idleMs)
+      await Promise.race([this.#drained.promise, late.promise])
       clearTimeout(timer)
-      const left = this.#socket.getBufferedAmount()
-      if (outcome === 'late' && left >= before) return this.tooSlow()
-      before = left
     }
   }
 }
+
+/** Bytes that wait for a reader. */
+const bufferedBytesMax = 1024 * 1024
+/** Of one page that go out together, before it is looked how much waits. */
+const corkedBytesMax = 64 * 1024
+/** A reader who takes nothing of it for so long is gone, or as good as. */
+const stalledMsMaxDefault = 30_000
+/** What a socket answers that did not even queue what it was given. */
+const droppedSend = 0
 
 /** For the counters. */
 export type EndReason = 'left' | 'too-slow' | 'refused' | 'not-entitled' | 'failed' | 'stopping'

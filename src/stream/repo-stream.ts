@@ -1,9 +1,11 @@
+import { XrpcError } from '../atproto/errors.ts'
 import { messageFrame } from '../atproto/stream-frame.ts'
 import type { Did } from '../atproto/syntax.ts'
+import { backoffMs } from '../lib/backoff.ts'
 import type { CallActor, EventsAnswer } from '../service/calls.ts'
 import type { Eyes } from '../service/event-view.ts'
 import type { TakedownStore } from '../store/takedown.ts'
-import { ActorFeed } from './actor-feed.ts'
+import { ActorFeed, type FeedParts } from './actor-feed.ts'
 import type { Follower, Following, Happened } from './following.ts'
 import type { Outlet } from './outlet.ts'
 
@@ -23,16 +25,71 @@ export interface Reading {
   readonly requestId: string
 }
 
-/** A page of the log of `did` for a reader. What is taken down comes without its content. */
-export async function pageOf(
+/**
+ * The feed of one actor for one reader. What is taken down comes without its content: what happens
+ * is passed on as it comes only while nothing of the actor is known to be taken down.
+ * @param told as far as the reader knows of the log, where that is not `last`
+ */
+export function feedOf(
+  { did, outlet, actor }: Pick<FeedParts, 'outlet' | 'actor'> & { readonly did: Did },
+  { last, told }: { readonly last: number; readonly told: number },
+  sources: CommitSources & Reading,
+): ActorFeed {
+  const { takedowns, eyes, seesWhole, seesTakendown } = sources
+  const isFit = ({ isWhole }: Happened) =>
+    (eyes === 'all' || (seesWhole && isWhole)) && (seesTakendown || takedowns.hasNone(did))
+  const page = (after: number) => pageOf(did, after, sources)
+  return new ActorFeed(
+    { outlet, isFit, page, ...(actor === undefined ? {} : { actor }) },
+    last,
+    told,
+  )
+}
+
+async function pageOf(
   did: Did,
   after: number,
   { call, takedowns, eyes, seesTakendown, requestId }: CommitSources & Reading,
 ): Promise<EventsAnswer> {
-  const { repo, records } = await takedowns.of(did)
-  const except = seesTakendown ? [] : repo ? ('all' as const) : records
-  return await call(did, requestId, { kind: 'events', after, eyes, except })
+  for (;;) {
+    const found = await takedowns.of(did)
+    const except = seesTakendown ? [] : found.repo ? ('all' as const) : found.records
+    const ask = { kind: 'events', after, eyes, except } as const
+    const page = await patiently(() => call(did, requestId, ask))
+    // What was taken down meanwhile may be in it.
+    if (seesTakendown || (await takedowns.of(did)) === found) return page
+  }
 }
+
+/** Where the log of an actor ends, as far as a reader may know: cursors of some are times. */
+export async function endOf(
+  did: Did,
+  { call, requestId, eyes }: CommitSources & Reading,
+  nowMs: number,
+): Promise<{ readonly seq: number; readonly end: number }> {
+  const { seq } = await patiently(() => call(did, requestId, { kind: 'last' }))
+  return { seq, end: eyes === 'all' ? seq : Math.max(seq, nowMs * 1000) }
+}
+
+/** A shard that is busy is asked again: it is for readers to wait, not to be sent away. */
+async function patiently<Result>(ask: () => Promise<Result>): Promise<Result> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await ask()
+    } catch (error) {
+      if (!isOverloaded(error) || attempt === attemptsMax) throw error
+      const wait = { attempt, firstMs: 50, mostMs: 2_000, random: Math.random() }
+      await Bun.sleep(backoffMs(wait))
+    }
+  }
+}
+
+function isOverloaded(error: unknown): boolean {
+  return error instanceof XrpcError && error.error === 'Overloaded'
+}
+
+/** Some ten seconds. */
+const attemptsMax = 10
 
 interface Parts extends CommitSources, Reading {
   readonly did: Did
@@ -57,15 +114,13 @@ export class RepoStream implements Follower {
   async start(): Promise<void> {
     const { did, following, outlet, cursor, now } = this.#parts
     following.add(this, did)
-    const { seq } = await this.#parts.call(did, this.#parts.requestId, { kind: 'last' })
-    // Readers with fewer boundaries are told cursors that are times.
-    const end = this.#isFiltered ? Math.max(seq, now() * 1000) : seq
+    const { seq, end } = await endOf(did, this.#parts, now())
     if (cursor !== undefined && cursor > end) {
       return outlet.fail('FutureCursor', 'the cursor is past the end of the stream')
     }
-    const { eyes, seesWhole } = this.#parts
-    const page = (after: number) => pageOf(did, after, this.#parts)
-    this.#feed = new ActorFeed({ outlet, eyes, seesWhole, page }, cursor ?? seq)
+    // Where the log ends says when something happened that may not be for this reader.
+    const place = { last: cursor ?? seq, told: cursor ?? (this.#isFiltered ? 0 : seq) }
+    this.#feed = feedOf({ did, outlet }, place, this.#parts)
     await this.#feed.catchUp()
   }
 
@@ -75,7 +130,9 @@ export class RepoStream implements Follower {
 
   happened(event: Happened): void {
     const feed = this.#feed
-    if (feed?.happened(event) === true) this.#again(feed)
+    const { outlet } = this.#parts
+    if (feed?.happened(event, outlet.isBusy) !== true) return
+    feed.catchUp().catch((error: unknown) => outlet.broken(error))
   }
 
   flush(): void {
@@ -92,17 +149,12 @@ export class RepoStream implements Follower {
     if (!this.#isFiltered || feed?.isLive !== true) return
     if (now() - this.#toldAtMs < cursorEveryMs) return
     this.#toldAtMs = now()
-    const seq = Math.max(feed.last, (now() - cursorAgeMs) * 1000)
+    const seq = Math.max(feed.told, (now() - cursorAgeMs) * 1000)
     outlet.send([messageFrame('#info', { name: 'Cursor', seq })])
   }
 
   get #isFiltered(): boolean {
     return this.#parts.eyes !== 'all'
-  }
-
-  #again(feed: ActorFeed): void {
-    const { outlet } = this.#parts
-    feed.catchUp().catch((error: unknown) => outlet.broken(error))
   }
 }
 

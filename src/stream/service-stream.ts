@@ -1,16 +1,28 @@
+import { XrpcError } from '../atproto/errors.ts'
 import { messageFrame } from '../atproto/stream-frame.ts'
 import type { Did } from '../atproto/syntax.ts'
-import { ActorFeed } from './actor-feed.ts'
+import { backoffMs } from '../lib/backoff.ts'
+import type { Log } from '../lib/log.ts'
+import type { ActorFeed } from './actor-feed.ts'
 import type { Follower, Happened } from './following.ts'
 import type { Membership, Memberships } from './memberships.ts'
 import type { Outlet } from './outlet.ts'
-import { type CommitSources, pageOf, type Reading } from './repo-stream.ts'
+import { type CommitSources, endOf, feedOf, type Reading } from './repo-stream.ts'
 
 interface Parts extends CommitSources, Reading {
   readonly memberships: Memberships
   readonly outlet: Outlet
   /** Where the reader is, by account; undefined for enrollments alone. */
   readonly cursors: ReadonlyMap<Did, number> | undefined
+  readonly log: Log
+}
+
+/** One actor of the stream, from when they are told to be enrolled until they are told to have left. */
+interface Followed {
+  readonly did: Did
+  readonly feed: ActorFeed
+  /** Times in a row that reading the log failed. */
+  failures: number
 }
 
 /**
@@ -20,61 +32,56 @@ interface Parts extends CommitSources, Reading {
  */
 export class ServiceStream implements Follower {
   readonly #parts: Parts
-  readonly #feeds = new Map<Did, ActorFeed>()
+  /** Where the reader was with actors who are not followed yet. */
+  readonly #cursors: Map<Did, number>
+  readonly #followed = new Map<Did, Followed>()
   /** Whose logs have to be read, in order. */
-  readonly #due: ActorFeed[] = []
+  readonly #due: Followed[] = []
   readonly #touched = new Set<ActorFeed>()
   #reading = 0
   #isPresent = false
-  #changing: Promise<void> | undefined
+  /** How often it was asked to look at memberships, and whether somebody looks. */
+  #asked = 0
+  #telling = false
 
   constructor(parts: Parts) {
     this.#parts = parts
+    this.#cursors = new Map(parts.cursors)
   }
 
   async start(): Promise<void> {
     const { following, cursors, memberships, outlet, eyes } = this.#parts
     if (cursors !== undefined) following.add(this, 'all')
     for await (const page of memberships.present(eyes)) {
-      if (!outlet.isOpen) return
       await outlet.sendPage(page.map(({ frame }) => frame))
-      for (const { did } of page) await this.#begin(did)
+      if (!outlet.isOpen) return
+      await Promise.all(page.map(({ did }) => this.#begin(did)))
     }
+    await this.#tellAbsent()
     this.#isPresent = true
-    await this.changed()
+    this.changed()
   }
 
   stop(): void {
     if (this.#parts.cursors !== undefined) this.#parts.following.remove(this, 'all')
+    for (const { feed } of this.#followed.values()) feed.stop()
   }
 
   /** To be called when any membership may have changed. */
-  async changed(): Promise<void> {
-    if (!this.#isPresent) return
-    // One at a time, and once more for what came meanwhile.
-    const before = this.#changing ?? Promise.resolve()
-    this.#changing = before.then(() => this.#tell())
-    await this.#changing
-  }
-
-  async #tell(): Promise<void> {
-    const { memberships, outlet, eyes } = this.#parts
-    for (const one of await memberships.changes(eyes)) {
-      outlet.send([one.frame])
-      await this.#changedOne(one)
-    }
-  }
-
-  async #changedOne({ did, isEnrolled }: Membership): Promise<void> {
-    if (!isEnrolled) this.#feeds.delete(did)
-    else if (!this.#feeds.has(did)) await this.#begin(did)
+  changed(): void {
+    this.#asked += 1
+    if (!this.#isPresent || this.#telling) return
+    this.#telling = true
+    this.#tell()
+      .catch((error: unknown) => this.#parts.outlet.broken(error))
+      .finally(() => (this.#telling = false))
   }
 
   happened(event: Happened): void {
-    const feed = this.#feeds.get(event.did)
-    if (feed === undefined) return
-    if (feed.happened(event, this.#parts.outlet.isBusy)) this.#read(feed)
-    else this.#touched.add(feed)
+    const followed = this.#followed.get(event.did)
+    if (followed === undefined) return
+    if (followed.feed.happened(event, this.#parts.outlet.isBusy)) this.#read(followed)
+    else this.#touched.add(followed.feed)
   }
 
   flush(): void {
@@ -88,42 +95,108 @@ export class ServiceStream implements Follower {
   /** To be called now and then: a silent stream is not told from a broken one. */
   tick(): void {
     const { outlet } = this.#parts
-    if (performance.now() - outlet.sentAtMs < heartbeatMs) return
+    // A reader who is behind has something to read.
+    if (outlet.isBusy || performance.now() - outlet.sentAtMs < heartbeatMs) return
     outlet.send([messageFrame('#info', { name: 'Heartbeat' })])
   }
 
-  async #begin(did: Did): Promise<void> {
-    const { cursors, call, requestId, outlet, eyes, seesWhole } = this.#parts
-    if (cursors === undefined) return
-    const cursor = cursors.get(did) ?? 0
-    const page = (after: number) => pageOf(did, after, this.#parts)
-    const feed = new ActorFeed({ outlet, eyes, seesWhole, page }, cursor)
-    this.#feeds.set(did, feed)
-    const { seq } = await call(did, requestId, { kind: 'last' })
-    if (cursor > seq) outlet.fail('FutureCursor', `the cursor of ${did} is past the end`)
-    else if (seq > cursor || !feed.goLive()) this.#read(feed)
+  /** Whoever the reader names and who has left meanwhile: what the reader has of them has to go. */
+  async #tellAbsent(): Promise<void> {
+    const { memberships, outlet, eyes } = this.#parts
+    const named = [...this.#cursors.keys()]
+    for (let start = 0; start < named.length && outlet.isOpen; start += absentMax) {
+      const absent = await memberships.absent(named.slice(start, start + absentMax), eyes)
+      for (const { did } of absent) this.#cursors.delete(did)
+      await outlet.sendPage(absent.map(({ frame }) => frame))
+    }
   }
 
-  #read(feed: ActorFeed): void {
-    this.#due.push(feed)
+  /** All changes there are, and those that come meanwhile. */
+  async #tell(): Promise<void> {
+    const { memberships, outlet, eyes } = this.#parts
+    for (let done = -1; done !== this.#asked && outlet.isOpen;) {
+      done = this.#asked
+      for await (const page of memberships.changes(eyes)) {
+        for (const one of page) await this.#tellOne(one)
+      }
+    }
+  }
+
+  async #tellOne({ did, isEnrolled, frame }: Membership): Promise<void> {
+    if (!isEnrolled) {
+      // First: after they are told to have left nothing of theirs is sent.
+      this.#followed.get(did)?.feed.stop()
+      this.#followed.delete(did)
+      // Of what they had the reader keeps nothing, and so begins anew should they come back.
+      this.#cursors.delete(did)
+    }
+    await this.#parts.outlet.sendPage([frame])
+    if (isEnrolled && !this.#followed.has(did)) await this.#begin(did)
+  }
+
+  async #begin(did: Did): Promise<void> {
+    const { cursors, outlet } = this.#parts
+    if (cursors === undefined) return
+    const cursor = this.#cursors.get(did) ?? 0
+    this.#cursors.delete(did)
+    const place = { last: cursor, told: cursor }
+    const feed = feedOf({ did, outlet, actor: { did } }, place, this.#parts)
+    const followed = { did, feed, failures: 0 }
+    this.#followed.set(did, followed)
+    try {
+      const { seq, end } = await endOf(did, this.#parts, Date.now())
+      if (cursor > end) outlet.fail('FutureCursor', `the cursor of ${did} is past the end`)
+      else if (seq > cursor || !feed.goLive()) this.#read(followed)
+    } catch (error) {
+      await this.#failed(followed, error)
+    }
+  }
+
+  #read(followed: Followed): void {
+    this.#due.push(followed)
     if (this.#reading < readingMax) void this.#readDue()
   }
 
   async #readDue(): Promise<void> {
     this.#reading += 1
-    try {
-      for (let feed = this.#due.shift(); feed !== undefined; feed = this.#due.shift()) {
-        if (!this.#parts.outlet.isOpen) return
-        await feed.catchUp()
+    for (let next = this.#due.shift(); next !== undefined; next = this.#due.shift()) {
+      try {
+        await next.feed.catchUp()
+        next.failures = 0
+      } catch (error) {
+        await this.#failed(next, error)
       }
-    } catch (error) {
-      this.#parts.outlet.broken(error)
-    } finally {
-      this.#reading -= 1
     }
+    this.#reading -= 1
+  }
+
+  /**
+   * One broken log must not end the stream of all others, and neither may it look like one in which
+   * nothing happens: the reader is told, and it is tried again.
+   */
+  async #failed(followed: Followed, error: unknown): Promise<void> {
+    const { outlet, memberships, log, requestId } = this.#parts
+    const { did } = followed
+    const isCurrent = () => outlet.isOpen && this.#followed.get(did) === followed
+    // Of whoever is leaving there is nothing to be read any more: that they left is told soon.
+    const isLeft = error instanceof XrpcError && error.error === 'RepoNotFound'
+    if (!isCurrent() || (isLeft && !(await memberships.isEnrolled(did)))) return
+    const attempt = followed.failures++
+    if (attempt === 0) {
+      log.error('stream.actor.failed', { did, requestId, error })
+      outlet.send([messageFrame('#info', { name: 'RepoUnavailable', did })])
+    }
+    const wait = { attempt, firstMs: againMs, mostMs: againMsMax, random: Math.random() }
+    setTimeout(() => {
+      if (isCurrent()) this.#read(followed)
+    }, backoffMs(wait)).unref()
   }
 }
 
 /** Logs that are read at once for one reader. */
 const readingMax = 8
 const heartbeatMs = 2_000
+const absentMax = 200
+/** Until a log that could not be read is tried again. */
+const againMs = 1_000
+const againMsMax = 60_000

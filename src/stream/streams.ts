@@ -25,7 +25,7 @@ export interface Source {
   stop(): void
   tick(): void
   /** Memberships may have changed. */
-  changed?(): Promise<void>
+  changed?(): void
 }
 
 interface Parts {
@@ -105,10 +105,6 @@ export class Streams {
       this.#changes = changes
       const isDue = ++this.#ticks % pingTicks === 0
       for (const stream of this.#open) await stream.look({ changed, isDue })
-    } catch (error) {
-      this.#parts.log.error('stream.look.failed', { error })
-      // Whoever may have lost a right is looked at again.
-      this.#changes = -1
     } finally {
       this.#looking = false
     }
@@ -125,6 +121,10 @@ export class Stream {
   #outlet: Outlet | undefined
   #source: Source | undefined
   #waiting: ReturnType<typeof setTimeout> | undefined
+  /** Whether it has its place no more, be it that its socket is still to come. */
+  #isOver = false
+  /** What was true at the door may have changed before anybody looked. */
+  #isLooked = false
 
   constructor(
     wanted: Wanted,
@@ -132,22 +132,24 @@ export class Stream {
   ) {
     this.wanted = wanted
     this.#log = parts.log
-    this.#ended = parts.ended
+    this.#ended = (reason) => {
+      this.#isOver = true
+      clearTimeout(this.#waiting)
+      this.#source?.stop()
+      parts.ended(reason)
+    }
     // An upgrade that never comes about must not hold a place.
     this.#waiting = setTimeout(() => this.#ended('left'), upgradeMsMax)
   }
 
   opened(socket: Socket): void {
     clearTimeout(this.#waiting)
+    if (this.#isOver) return socket.close(1008, 'the stream has ended')
     const { format, kind } = this.wanted
     this.#socket = socket
     this.#outlet = new Outlet(socket, {
       format,
-      ended: (reason) => {
-        clearTimeout(this.#waiting)
-        this.#source?.stop()
-        this.#ended(reason)
-      },
+      ended: (reason) => this.#ended(reason),
       failed: (error) => this.#log.error('stream.failed', { kind, error }),
     })
     if (kind !== 'commits') this.#start(undefined)
@@ -185,12 +187,20 @@ export class Stream {
 
   async look({ changed, isDue }: { readonly changed: boolean; readonly isDue: boolean }) {
     const { expiresAtMs = Infinity, isEntitled } = this.wanted
-    if (Date.now() >= expiresAtMs || (changed && !(await isEntitled()))) {
-      return this.end(1008, 'not entitled any more', 'not-entitled')
+    try {
+      const isNew = !this.#isLooked
+      this.#isLooked = true
+      if (Date.now() >= expiresAtMs || ((changed || isNew) && !(await isEntitled()))) {
+        return this.end(1008, 'not entitled any more', 'not-entitled')
+      }
+      if (changed) this.#source?.changed?.()
+      if (isDue) this.#socket?.ping()
+      this.#source?.tick()
+    } catch (error) {
+      // Of whom it cannot be said that they are entitled, they are not.
+      this.#log.error('stream.look.failed', { kind: this.wanted.kind, error })
+      this.end(1011, 'the stream cannot go on', 'failed')
     }
-    if (changed) await this.#source?.changed?.()
-    if (isDue) this.#socket?.ping()
-    this.#source?.tick()
   }
 
   #start(cursors: ReadonlyMap<Did, number> | undefined): void {
