@@ -15,7 +15,8 @@ export function repoOpsMethods(
 ): Record<string, Method> {
   return {
     'zone.stratos.sync.listRepoOps': {
-      audience: 'stream',
+      // What opens the stream alone, such as its token in a query, opens nothing here.
+      audience: 'anyone',
       handle: (call) => listRepoOps(call, parts),
     },
   }

@@ -12,7 +12,15 @@ import { Memberships } from '../stream/memberships.ts'
 import { type Reading, RepoStream } from '../stream/repo-stream.ts'
 import { ServiceStream } from '../stream/service-stream.ts'
 import type { Streams, Wanted } from '../stream/streams.ts'
-import { type AccessFacts, type Caller, findsRepo, grantOf, owns, repoTakendown } from './caller.ts'
+import {
+  type AccessFacts,
+  type Caller,
+  checkAudience,
+  findsRepo,
+  grantOf,
+  owns,
+  repoTakendown,
+} from './caller.ts'
 import { flag, number, text } from './members.ts'
 import { repoNotFound } from './repo-name.ts'
 import { type Call, type Method, upgraded } from './xrpc.ts'
@@ -148,12 +156,13 @@ async function refusalOf(check: () => Promise<void>): Promise<XrpcError | undefi
   }
 }
 
-/** @throws XrpcError 403 Forbidden, RepoTakendown; 404 RepoNotFound */
+/** @throws XrpcError 401 AuthMissing; 403 Forbidden, RepoTakendown; 404 RepoNotFound */
 export async function checkSubscriber(
   caller: Caller,
   of: string | undefined,
   { enrollments, takedowns }: AccessFacts,
 ): Promise<void> {
+  checkAudience(caller, 'stream')
   if (of === undefined) {
     if (caller.kind === 'service') return
     throw new XrpcError(403, 'Forbidden', 'the stream of the whole service is for AppViews')

@@ -59,7 +59,7 @@ const unnamed: Refusal = [401, 'AuthMissing']
 const forbidden: Refusal = [403, 'Forbidden']
 const noRecord: Refusal = [404, 'RecordNotFound']
 const noRepo: Refusal = [404, 'RepoNotFound']
-const notYet: Refusal = [501, 'MethodNotImplemented']
+const noUpgrade: Refusal = [426, 'UpgradeRequired']
 const notEnrolled: Refusal = [403, 'NotEnrolled']
 const hasRecords: Refusal = [409, 'RepoAlreadyExists']
 
@@ -156,14 +156,18 @@ const classes: Readonly<Record<DoorClass, readonly Methods[]>> = {
       calls: twins({ getLatestCommit: aboutSubject, getRepoStatus: aboutSubject }, 'sync'),
     },
     {
+      answers: { ...none, self: 'reads', appview: 'reads', admin: 'reads' },
+      calls: { 'zone.stratos.sync.listRepoOps': aboutSubject },
+    },
+    {
       answers: owner,
       calls: twins({ deleteRecord: ({ did }) => ({ input: { ...placeOf(did), rkey: ownRkey } }) }),
     },
   ],
-  // Whoever may pass comes as far as that there is nothing to send yet.
   stream: [
     {
-      answers: { ...none, self: notYet, appview: notYet, admin: notYet },
+      // Whoever may pass is told that this is no WebSocket.
+      answers: { ...none, self: noUpgrade, appview: noUpgrade, admin: noUpgrade },
       calls: { 'zone.stratos.sync.subscribeRecords': aboutSubject },
     },
   ],
