@@ -87,7 +87,7 @@ export class Events {
   async page(did: Did, call: EventsCall): Promise<ActorAnswers['events']> {
     return await this.#parts.actors.use(did, async ({ behind, head }) => {
       const log = new ActorEvents(behind, did)
-      const rows = await log.after(call.after, eventsOfPageMax)
+      const { rows, pruned } = await rowsAfter(call.after, log)
       const frames: Uint8Array<ArrayBuffer>[] = []
       const seqs: number[] = []
       let bytes = 0
@@ -103,7 +103,7 @@ export class Events {
       }
       this.#last.set(did, head.seq)
       const page = { seqs, lengths: frames.map(({ length }) => length), last, head: head.seq }
-      return { bytes: joined(frames), ...page, pruned: await log.pruned() }
+      return { bytes: joined(frames), ...page, pruned }
     })
   }
 
@@ -184,6 +184,15 @@ async function boundariesAt({ did, store }: OpenActor, path: string): Promise<re
   const found = await store.record(recordUri(did, place.collection, place.rkey), 'all')
   const record = found === undefined ? undefined : decode(found.content)
   return isDataObject(record) ? boundaryNames(record['boundary']) : []
+}
+
+/** Rows, and up to where nothing is kept, of one moment: what is missing from rows is missing there. */
+async function rowsAfter(seq: number, log: ActorEvents) {
+  for (;;) {
+    const pruned = await log.pruned()
+    const rows = await log.after(seq, eventsOfPageMax)
+    if ((await log.pruned()) === pruned) return { rows, pruned }
+  }
 }
 
 /** Undefined of what the reader gets nothing of. */
