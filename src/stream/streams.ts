@@ -32,6 +32,15 @@ interface Parts {
   /** Grows with every change of who may read what. */
   readonly changes: () => number
   readonly log: Log
+  readonly times?: Partial<Times>
+}
+
+interface Times {
+  readonly tickMs: number
+  /** From admission to the socket. */
+  readonly upgradeMsMax: number
+  /** From the socket to the last of the cursors. */
+  readonly cursorsMsMax: number
 }
 
 /** All streams that are open, within limits, each for as long as its reader is entitled to it. */
@@ -48,6 +57,7 @@ export class Streams {
     stopping: 0,
   }
   readonly #timer: ReturnType<typeof setInterval>
+  readonly #times: Times
   #changes = -1
   #ticks = 0
   #looking = false
@@ -55,7 +65,8 @@ export class Streams {
 
   constructor(parts: Parts) {
     this.#parts = parts
-    this.#timer = setInterval(() => void this.#tick(), tickMs)
+    this.#times = { ...timesDefault, ...parts.times }
+    this.#timer = setInterval(() => void this.#tick(), this.#times.tickMs)
     this.#timer.unref()
   }
 
@@ -68,6 +79,7 @@ export class Streams {
     this.#byCaller.set(wanted.caller, own + 1)
     const stream = new Stream(wanted, {
       log: this.#parts.log,
+      times: this.#times,
       ended: (reason) => this.#over(stream, reason),
     })
     this.#open.add(stream)
@@ -75,7 +87,7 @@ export class Streams {
   }
 
   /** For whoever looks after the service. */
-  counts(): object {
+  counts() {
     const open = { repo: 0, commits: 0, enrollments: 0 }
     for (const { wanted } of this.#open) open[wanted.kind] += 1
     return { open, ended: this.#ended }
@@ -116,6 +128,7 @@ export class Stream {
   readonly wanted: Wanted
   readonly #ended: (reason: EndReason) => void
   readonly #log: Log
+  readonly #times: Times
   readonly #cursors = new Cursors()
   #socket: Socket | undefined
   #outlet: Outlet | undefined
@@ -128,9 +141,14 @@ export class Stream {
 
   constructor(
     wanted: Wanted,
-    parts: { readonly log: Log; readonly ended: (reason: EndReason) => void },
+    parts: {
+      readonly log: Log
+      readonly times: Times
+      readonly ended: (reason: EndReason) => void
+    },
   ) {
     this.wanted = wanted
+    this.#times = parts.times
     this.#log = parts.log
     this.#ended = (reason) => {
       this.#isOver = true
@@ -139,7 +157,7 @@ export class Stream {
       parts.ended(reason)
     }
     // An upgrade that never comes about must not hold a place.
-    this.#waiting = setTimeout(() => this.#ended('left'), upgradeMsMax)
+    this.#waiting = setTimeout(() => this.#ended('left'), parts.times.upgradeMsMax)
   }
 
   opened(socket: Socket): void {
@@ -153,7 +171,11 @@ export class Stream {
       failed: (error) => this.#log.error('stream.failed', { kind, error }),
     })
     if (kind !== 'commits') this.#start(undefined)
-    else this.#waiting = setTimeout(() => this.#refuse('cursors did not come'), cursorsMsMax)
+    else
+      this.#waiting = setTimeout(
+        () => this.#refuse('cursors did not come'),
+        this.#times.cursorsMsMax,
+      )
   }
 
   message(message: string | Uint8Array): void {
@@ -219,8 +241,6 @@ export class Stream {
 
 /** Of all callers; each holds a socket and a few kilobytes. */
 const streamsMax = 20_000
-const tickMs = 250
+const timesDefault: Times = { tickMs: 250, upgradeMsMax: 10_000, cursorsMsMax: 60_000 }
 /** Every 30 seconds. */
 const pingTicks = 120
-const upgradeMsMax = 10_000
-const cursorsMsMax = 60_000
