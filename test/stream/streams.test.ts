@@ -143,6 +143,11 @@ describe('a stream ends', () => {
   })
 })
 
+test('a socket is pinged now and then', async () => {
+  const { far } = opened()
+  await eventually('ping', () => (far.pings > 0 ? true : undefined), { everyMs: 5 })
+})
+
 test('ends are counted by their reason', async () => {
   const { stream } = opened()
   stream.closed()
