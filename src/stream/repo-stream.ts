@@ -131,7 +131,7 @@ export class RepoStream implements Follower {
   happened(event: Happened): void {
     const feed = this.#feed
     const { outlet } = this.#parts
-    if (feed?.happened(event, outlet.isBusy) !== true) return
+    if (feed?.happened(event) !== true) return
     feed.catchUp().catch((error: unknown) => outlet.broken(error))
   }
 
