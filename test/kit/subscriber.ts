@@ -14,7 +14,7 @@ export interface Told {
   readonly bytes: Uint8Array
 }
 
-export interface Op {
+interface Op {
   readonly action: string
   readonly path: string
   readonly cid?: string

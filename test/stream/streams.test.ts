@@ -63,8 +63,11 @@ describe('a stream has no place', () => {
 
 describe('a stream ends', () => {
   test('when its reader lost their right between the door and the socket', async () => {
+    // Others were looked at: of this one nobody hears that anything changed.
+    await ticks()
     const stream = streams.admit(wanted({ isEntitled: async () => false }))
     await eventually('its end', () => (openCount() === 0 ? true : undefined), { everyMs: 5 })
+    expect(streams.counts().ended['not-entitled']).toBe(1)
     expectNever(stream)
   })
 
