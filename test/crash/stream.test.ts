@@ -143,7 +143,7 @@ async function write(streaming: Streaming, { name, dice, round }: Writer): Promi
     const text = `${round} ${count}`
     const bare = dice.one([['a'], ['b'], ['a', 'b']])
     if (dice.oneIn(5)) await streaming.remove(name, rkey)
-    else if (dice.oneIn(5)) await several(streaming, { name, dice, round }, count)
+    else if (dice.oneIn(4)) await several(streaming, { name, dice, round }, count)
     else {
       const ref = refOf(await streaming.write(name, rkey, { text, in: bare }))
       if (!dice.oneIn(8)) continue
@@ -234,5 +234,5 @@ function stateOf(events: readonly string[]): string[] {
       else state.set(path, cid)
     }
   }
-  return [...state].toSorted().map(([path, cid]) => `${path} ${cid}`)
+  return [...state].map(([path, cid]) => `${path} ${cid}`).toSorted()
 }
