@@ -117,9 +117,10 @@ describe('the whole repo is sent', () => {
 
 test('events that were altered give an error, and no other repo', async () => {
   const altered = {
-    'an event that is no JSON': "update stratos_seq set event = '{' where seq = 3",
+    'an event that is no JSON':
+      "update stratos_seq set event = '{' where seq = (select max(seq) from stratos_seq)",
     'a CID that is none': `update stratos_seq
-      set event = replace(event, '"prev":null', '"prev":"bafy"') where seq = 3`,
+      set event = replace(event, '"prev":null', '"prev":"bafy"') where seq = (select max(seq) from stratos_seq)`,
   }
   for (const [name, sql] of Object.entries(altered)) {
     const actor = await house.actor()
