@@ -1,5 +1,6 @@
 import { Database } from 'bun:sqlite'
-import type { Did } from '../../src/atproto/syntax.ts'
+import { type Did, parseTid } from '../../src/atproto/syntax.ts'
+import { nextSeq } from '../../src/service/write.ts'
 import { postCollection } from '../kit/post.ts'
 import type { Answered } from './ledger.ts'
 
@@ -104,9 +105,10 @@ export function fileComplaints(
 function numberComplaints({ head, events }: ActorFile, before: readonly EventRow[]): string[] {
   const complaints = events.flatMap(({ seq, rev }, index) => {
     const last = events[index - 1]
-    const hasGap = seq !== index + 1 ? [`event ${index + 1} has the seq ${seq}`] : []
+    const isOdd = seq !== nextSeq(parseTid(rev), last?.seq)
+    const odd = isOdd ? [`event ${index + 1} of rev ${rev} has the seq ${seq}`] : []
     const grows = last === undefined || rev > last.rev
-    return grows ? hasGap : [...hasGap, `rev ${rev} of event ${seq} is not above ${last.rev}`]
+    return grows ? odd : [...odd, `rev ${rev} of event ${seq} is not above ${last.rev}`]
   })
   const last = events.at(-1)
   if (last?.seq !== head.seq || last.rev !== head.rev) {

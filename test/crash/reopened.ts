@@ -45,7 +45,13 @@ export async function complaintsOf(
   const key = readFileSync(join(dataFolder, 'signing_key'), 'utf8')
   if (key !== (ledger.serviceKey ?? key)) complaints.push('the service has another key')
   // In order it stored whatever it had still to store.
-  for (const did of service.present) complaints.push(...service.rowComplaints(did, dataFolder))
+  for (const did of service.present) {
+    try {
+      complaints.push(...service.rowComplaints(did, dataFolder))
+    } catch (error) {
+      complaints.push(`${did}: ${String(error)}`)
+    }
+  }
   // What it said of its own accord tells more of what is wrong.
   return complaints.length === 0 ? [] : [...complaints, ...log]
 }
