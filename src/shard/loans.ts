@@ -3,7 +3,7 @@ import type { Did } from '../atproto/syntax.ts'
 import { assert } from '../lib/assert.ts'
 import type { Turns } from '../lib/turns.ts'
 import type { ActorAnswers } from '../service/calls.ts'
-import type { Actors, OpenActor } from './actors.ts'
+import type { Actors } from './actors.ts'
 import type { Events } from './events.ts'
 import type { Repos } from './repos.ts'
 
@@ -47,7 +47,8 @@ export class Loans {
         begun.resolve({ head: actor.head })
         try {
           await back.promise
-          await this.#reload(actor)
+          await this.#repos.reload(actor)
+          this.#events.grew(did, actor.head.seq)
         } finally {
           giveBack()
         }
@@ -67,15 +68,6 @@ export class Loans {
     loan.giveBack()
     await loan.over
     return {}
-  }
-
-  async #reload(actor: OpenActor): Promise<void> {
-    this.#repos.forget(actor.did)
-    const head = await actor.store.head()
-    assert(head !== undefined, 'an open actor has a head')
-    const { commit: _, ...rest } = head
-    actor.head = rest
-    this.#events.grew(actor.did, rest.seq)
   }
 }
 

@@ -67,6 +67,18 @@ export class Repos {
     }
   }
 
+  /**
+   * Head and tree come from the rows again: of what somebody else wrote, and of a transaction that
+   * failed, memory is no witness.
+   */
+  async reload(actor: OpenActor): Promise<void> {
+    this.forget(actor.did)
+    const head = await actor.store.head()
+    assert(head !== undefined, 'an open actor has a head')
+    const { commit: _, ...rest } = head
+    actor.head = rest
+  }
+
   keep(did: Did, tree: Mst): void {
     this.#rebuilds.delete(did)
     this.#trees.set(did, tree, tree.estimatedBytes)

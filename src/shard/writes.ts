@@ -131,7 +131,7 @@ export class Writes {
       try {
         await this.#parts.journal.store(actor.behind, changes)
       } catch (error) {
-        await this.#reload(actor)
+        await this.#repos.reload(actor)
         throw error
       }
       actor.head = state.head
@@ -177,15 +177,6 @@ export class Writes {
 
   async #state(actor: OpenActor): Promise<RepoState> {
     return { head: actor.head, tree: await this.#repos.tree(actor), fresh: new Map() }
-  }
-
-  /** After a failed transaction memory is no witness: head and tree come from the rows again. */
-  async #reload(actor: OpenActor): Promise<void> {
-    this.#repos.forget(actor.did)
-    const head = await actor.store.head()
-    if (head === undefined) throw new Error(`the head of ${actor.did} is gone`)
-    const { commit: _, ...rest } = head
-    actor.head = rest
   }
 }
 
