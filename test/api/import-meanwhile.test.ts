@@ -1,17 +1,20 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from 'bun:test'
-import { pathOf } from '../bulk/foreign-posts.ts'
+import { existsSync } from 'node:fs'
+import { keyOf, pathOf } from '../bulk/foreign-posts.ts'
 import { postCollection } from '../kit/post.ts'
 import { recordSubject, repoSubject, setTakedown } from '../kit/takedown.ts'
+import { eventually } from '../kit/wait.ts'
 import { Importers } from './importers.ts'
 
 setDefaultTimeout(60_000)
 
+const unenroll = 'zone.stratos.enrollment.unenroll'
 const createRecord = 'zone.stratos.repo.createRecord'
 const anyCid = 'bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a'
 
 let importers: Importers
 beforeAll(async () => {
-  const names = ['ada', 'bea', 'cem', 'dot', 'eli', 'fay', 'gus']
+  const names = ['ada', 'bea', 'cem', 'dot', 'eli', 'fay', 'gus', 'hal', 'ida']
   importers = await Importers.start({
     people: Object.fromEntries(names.map((name) => [name, ['a']])),
   })
@@ -23,7 +26,7 @@ afterAll(async () => {
 // All of these came too late to be seen when the body began.
 const changes: Record<string, readonly [act: (name: string) => Promise<unknown>, says: RegExp]> = {
   'the person leaves': [
-    (name) => importers.stratos.callAs(name, 'zone.stratos.enrollment.unenroll', { verb: 'POST' }),
+    (name) => importers.stratos.callAs(name, unenroll, { verb: 'POST' }),
     /^HTTP\/1\.1 403 .*"error":"NotEnrolled"/s,
   ],
   'the person loses the boundary of the records': [
@@ -66,6 +69,34 @@ test.each(
   expect(await answered).toMatch(says)
   socket.destroy()
   expect(importers.uploads()).toEqual([])
+})
+
+test.each<[string, (name: string) => Promise<unknown>, object]>([
+  [
+    'the person leaves',
+    (name) => importers.stratos.callAs(name, unenroll, { verb: 'POST' }),
+    { status: 404, body: { error: 'RepoNotFound' } },
+  ],
+  [
+    'the person comes into more boundaries',
+    (name) => importers.stratos.setBoundaries(name, ['a', 'b']),
+    { status: 503, body: { error: 'Overloaded' } },
+  ],
+])('while the records are stored, %s, and the import ends', async (what, act, refusal) => {
+  const name = what.includes('leaves') ? 'hal' : 'ida'
+  // They take longer than anything else here.
+  const rkeys = Array.from({ length: 10_000 }, (_, index) => keyOf(index))
+  const importing = importers.import(name, importers.repoOf(name, ...rkeys))
+  const received = `"event":"import.received","did":"${importers.did(name)}"`
+  await eventually('all of the body', () =>
+    importers.stratos.log.includes(received) ? true : undefined,
+  )
+  await act(name)
+  expect(await importing).toMatchObject(refusal)
+  expect(importers.uploads()).toEqual([])
+  expect(existsSync(importers.folder(name))).toBe(name === 'ida')
+  const small = await importers.import(name, importers.repoOf(name, 'one'))
+  expect(small.status).toBe(name === 'ida' ? 200 : 403)
 })
 
 test('a service that starts anew keeps nothing of a body that it was sent', async () => {

@@ -113,11 +113,12 @@ export class Importers implements AsyncDisposable {
 
   async #present(name: string) {
     const repos = await this.stratos.snapshot()
-    const database = join(this.#folder(name), 'stratos.sqlite')
+    const database = join(this.folder(name), 'stratos.sqlite')
     return { repos, database: dumpOf(database), uploads: this.uploads() }
   }
 
-  #folder(name: string): string {
+  /** Of everything that somebody has here. */
+  folder(name: string): string {
     return actorFolder(this.stratos.dataFolder, this.did(name))
   }
 }
