@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test'
 import { schemaDocs } from '../../src/atproto/schemas.ts'
 import { BrowserSessions, browserSessionMs } from '../../src/store/browser-session.ts'
+import { carType, importRepo } from '../kit/import.ts'
 import { postCollection, privatePost } from '../kit/post.ts'
 import { expectRefusal, type Refusal } from '../kit/refusal.ts'
 import { SeededStratos } from '../kit/seeded.ts'
@@ -169,10 +170,12 @@ describe('to every other method the cookie says nothing:', () => {
       uris: [uri],
       writes: [],
     }
+    const body = JSON.stringify({ ...members, ...more })
+    const kind: Headers = nsid === importRepo ? { 'content-type': carType } : {}
     const ask = (headers: Headers) =>
       type === 'query'
         ? send(`/xrpc/${nsid}?${query}`, { headers, verb: 'GET' })
-        : send(`/xrpc/${nsid}`, { headers, body: JSON.stringify({ ...members, ...more }) })
+        : send(`/xrpc/${nsid}`, { headers: { ...headers, ...kind }, body })
     const before = await stratos.snapshot()
     const nobody = await ask({ ...own(alice), cookie: undefined })
     const answer = await ask(own(alice))

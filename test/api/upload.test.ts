@@ -117,6 +117,7 @@ describe('refused is a body', () => {
     const answer = await sendRaw(port, `${unannounced}${chunk(5)}hello\r\n`)
     expect(answer).toStartWith('HTTP/1.1 400 ')
     expect(answer).not.toContain('never')
+    await eventually('end of the upload', () => failures[0], { everyMs: 1 })
   })
 })
 
