@@ -65,7 +65,7 @@ test('after 50 posts, kills and an outage, leaving leaves nothing, and a return 
   await eventually('one stub', async () => ((await stubs(alice)) === 1 ? true : undefined))
   await stratos.terminate()
   const head = headRow(alice)
-  expect(head['seq']).toBe(53)
+  expect(Number(head['seq'])).toBeGreaterThan(Number(seq))
   expect(String(head['rev']) > String(rev)).toBeTrue()
   await stratos.run()
 })
