@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { endWithUs } from '../../test/kit/child.ts'
+import { linesOf } from './lines.ts'
 import type { Plan, Seen } from './plan.ts'
 import { cpuSeconds, settle } from './process.ts'
 
@@ -38,17 +39,5 @@ export async function drive(plan: Plan, pid: number): Promise<Driven> {
   } finally {
     child.kill('SIGKILL')
     forget()
-  }
-}
-
-async function* linesOf(stream: ReadableStream<Uint8Array>): AsyncIterable<string> {
-  const decoder = new TextDecoder()
-  const parts: string[] = []
-  for await (const chunk of stream) {
-    const lines = decoder.decode(chunk, { stream: true }).split('\n')
-    for (const [index, part] of lines.entries()) {
-      parts.push(part)
-      if (index < lines.length - 1) yield parts.splice(0).join('')
-    }
   }
 }

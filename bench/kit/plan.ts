@@ -20,7 +20,10 @@ export interface Plan {
 export interface PlannedRequest {
   readonly verb: 'GET' | 'POST'
   readonly path: string
-  /** `<word>` in a value or in the body stands for the word of the step, `<count>` for a number. */
+  /**
+   * `<word>` in a value or in the body stands for the word of the step, `<count>` for a number,
+   * `<now>` for the time at which it is sent.
+   */
   readonly headers: Readonly<Record<string, string>>
   readonly body: string | null
   readonly expected: Expected

@@ -14,13 +14,14 @@ import {
   type Tid,
 } from '../../src/atproto/syntax.ts'
 import { nextTid } from '../../src/atproto/tid.ts'
-import type { Head, RecordOp } from '../../src/store/actor-change.ts'
+import type { Change, Head, RecordOp } from '../../src/store/actor-change.ts'
 import { ActorStore } from '../../src/store/actor.ts'
 import { actorFolder } from '../../src/store/actor-folder.ts'
 import { openSqlite } from '../../src/store/sqlite.ts'
 
 export const collection = parseNsid('zone.stratos.feed.post')
-const opsOfCommit = 1_000
+/** In one transaction. */
+const postsAtOnce = 1_000
 
 /**
  * Puts posts into a repo that no service has open, each in the boundaries that `boundariesOf` gives
@@ -29,7 +30,17 @@ const opsOfCommit = 1_000
  * @returns the URIs, oldest first
  */
 export async function putPosts(
-  { dataDir, did, count }: { readonly dataDir: string; readonly did: Did; readonly count: number },
+  {
+    dataDir,
+    did,
+    count,
+    postsOfCommit = postsAtOnce,
+  }: {
+    readonly dataDir: string
+    readonly did: Did
+    readonly count: number
+    readonly postsOfCommit?: number
+  },
   boundariesOf: (index: number) => readonly string[],
 ): Promise<AtUri[]> {
   const home = actorFolder(dataDir, did)
@@ -42,9 +53,10 @@ export async function putPosts(
   let before: Head = head
   const key = SigningKey.import(readFileSync(join(home, 'signing_key'), 'utf8').trim())
   const uris: AtUri[] = []
+  const changes: Change[] = []
   while (uris.length < count) {
     const ops: RecordOp[] = []
-    for (let left = Math.min(opsOfCommit, count - uris.length); left > 0; left--) {
+    for (let left = Math.min(postsOfCommit, count - uris.length); left > 0; left--) {
       const blockId = before.lastBlock + ops.length + 1
       const op = postOp(did, { index: uris.length, blockId, after: boundariesOf(uris.length) })
       ops.push(op)
@@ -53,6 +65,7 @@ export async function putPosts(
     const rev = nextTid({ nowMs: Date.now(), clockId: 0, after: before.rev })
     const lastBlock = before.lastBlock + ops.length
     const isLast = uris.length === count
+    if (isLast) await store.apply(changes.splice(0))
     const signed = isLast
       ? signCommit({ did, data: await rootOf(store, ops), rev }, key)
       : undefined
@@ -60,8 +73,10 @@ export async function putPosts(
     const after: Head = { cid, rev, seq: before.seq + 1, lastBlock }
     const time = new Date().toISOString()
     const bytes = signed?.bytes ?? commit
-    await store.apply([{ did, before, after, commit: bytes, time, ops, outbox: [] }])
+    changes.push({ did, before, after, commit: bytes, time, ops, outbox: [] })
     before = after
+    if (isLast || changes.length * postsOfCommit >= postsAtOnce)
+      await store.apply(changes.splice(0))
   }
   await store.close()
   return uris

@@ -1,5 +1,6 @@
 import { unreachable } from '../../src/lib/assert.ts'
 import { isFields } from '../../test/kit/xrpc.ts'
+import { nowMs } from './listen-plan.ts'
 import type { Expected, PlannedRequest } from './plan.ts'
 import { type Reply, requestBytes } from './wire.ts'
 
@@ -28,7 +29,7 @@ export class PreparedRequest {
     this.#request = request
     this.#port = port
     const texts = [...Object.values(request.headers), request.body ?? '']
-    const isFixed = !texts.some((text) => /<word>|<count>/.test(text))
+    const isFixed = !texts.some((text) => /<word>|<count>|<now>/.test(text))
     if (isFixed) this.#bytes = requestBytes({ ...request, port })
   }
 
@@ -36,7 +37,9 @@ export class PreparedRequest {
     if (this.#bytes !== undefined) return this.#bytes
     const { headers, body } = this.#request
     const count = String(this.#sent++)
-    const filled = (text: string) => text.replaceAll('<word>', word).replaceAll('<count>', count)
+    const now = String(nowMs())
+    const filled = (text: string) =>
+      text.replaceAll('<word>', word).replaceAll('<count>', count).replaceAll('<now>', now)
     return requestBytes({
       ...this.#request,
       port: this.#port,
