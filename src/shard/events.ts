@@ -1,7 +1,6 @@
 import { decode } from '../atproto/cbor.ts'
-import type { Cid } from '../atproto/cid.ts'
 import { isDataObject } from '../atproto/data.ts'
-import { commitFrame, type FrameOp, messageFrame } from '../atproto/stream-frame.ts'
+import { commitFrame, type FrameOp } from '../atproto/stream-frame.ts'
 import { type Did, recordPlace, recordUri } from '../atproto/syntax.ts'
 import { assert } from '../lib/assert.ts'
 import type { Turns } from '../lib/turns.ts'
@@ -11,6 +10,7 @@ import { type Eyes, shownAction } from '../service/event-view.ts'
 import { type Change, eventOp, type RecordOp } from '../store/actor-change.ts'
 import { ActorEvents, type LoggedEvent } from '../store/actor-events.ts'
 import type { Actors, OpenActor } from './actors.ts'
+import { draftOf, lotOf } from './event-draft.ts'
 import type { EventPush } from './messages.ts'
 
 interface Parts {
@@ -92,14 +92,13 @@ export class Events {
       const seqs: number[] = []
       let bytes = 0
       let last = call.after
-      for (const row of rows) {
-        if (bytes >= pageBytesMax) break
-        const frame = await frameOf(did, row, { log, call })
-        last = row.seq
+      for await (const { seq, frame } of framesOf(did, rows, { log, call })) {
+        last = seq
         if (frame === undefined) continue
         frames.push(frame)
-        seqs.push(row.seq)
+        seqs.push(seq)
         bytes += frame.length
+        if (bytes >= pageBytesMax) break
       }
       this.#last.set(did, head.seq)
       const page = { seqs, lengths: frames.map(({ length }) => length), last, head: head.seq }
@@ -195,39 +194,16 @@ async function rowsAfter(seq: number, log: ActorEvents) {
   }
 }
 
-/** Undefined of what the reader gets nothing of. */
-async function frameOf(
+/** As far as they are taken; undefined of what the reader gets nothing of. */
+async function* framesOf(
   did: Did,
-  { seq, time, rev, event }: LoggedEvent,
+  rows: readonly LoggedEvent[],
   { log, call }: { readonly log: ActorEvents; readonly call: EventsCall },
-): Promise<Uint8Array<ArrayBuffer> | undefined> {
-  if ('status' in event) {
-    const { status, boundaries } = event
-    const isAbout = (eyes: Eyes) => eyes === 'all' || boundaries.some((one) => eyes.includes(one))
-    if (status.path !== undefined && !isAbout(call.eyes)) return undefined
-    return messageFrame('#status', { seq, did, time, ...status })
+) {
+  const drafts = rows.map((row) => draftOf(did, row, call))
+  for (let lot = lotOf(drafts, 0), at = 0; lot.length > 0; lot = lotOf(drafts, at)) {
+    const contents = await log.contents(lot.flatMap(({ wanted }) => [...wanted.keys()]))
+    for (const { seq, frame } of lot) yield { seq, frame: frame?.(contents) }
+    at += lot.length
   }
-  const shown: { -readonly [Key in keyof FrameOp]: FrameOp[Key] }[] = []
-  const wanted = new Map<string, Cid>()
-  for (const op of event.ops) {
-    const action = shownAction(op, call.eyes)
-    if (action === undefined) continue
-    const { path, cid } = op
-    shown.push(action === 'delete' || cid === null ? { action, path } : { action, path, cid })
-    const isHidden =
-      call.except === 'all' || call.except.some((uri) => uri === `at://${did}/${path}`)
-    if (action !== 'delete' && cid !== null && !isHidden) wanted.set(path, cid)
-    else wanted.delete(path)
-  }
-  if (shown.length === 0 && event.ops.length > 0) return undefined
-  if (wanted.size > 0) {
-    const contents = await log.contents(wanted)
-    for (const op of shown) {
-      // Of several with one path the last one has the record.
-      const isWanted = op.cid !== undefined && wanted.get(op.path) === op.cid
-      const record = isWanted ? contents.get(op.path) : undefined
-      if (record !== undefined) op.record = record
-    }
-  }
-  return commitFrame({ seq, did, time, rev, ops: shown })
 }

@@ -103,8 +103,9 @@ async function shownOp(
   const cid = action === 'delete' ? null : op.cid
   const facts = { rev: row.rev, ...placeOf(uri), cid, prev: action === 'create' ? null : op.prev }
   if (cid === null || call.values === 'left-out') return { op: facts, bytes: 0 }
-  const content = (await log.contents(new Map([[op.path, cid]]))).get(op.path)
-  if (content === undefined) return { op: facts, bytes: 0 }
+  const found = (await log.contents([op.path])).get(op.path)
+  if (found?.cid !== cid) return { op: facts, bytes: 0 }
+  const { content } = found
   return { op: { ...facts, ...valueOf(uri, content, call) }, bytes: content.length }
 }
 

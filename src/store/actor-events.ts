@@ -21,6 +21,9 @@ export interface LoggedEvent {
   readonly event: LogEvent
 }
 
+/** By path. */
+export type Contents = ReadonlyMap<string, { readonly cid: Cid; readonly content: Uint8Array }>
+
 interface EventRow {
   readonly seq: number
   readonly time: string
@@ -65,22 +68,20 @@ export class ActorEvents {
     return (await this.#sql.all<{ seq: number }>(sql, rev))[0]?.seq ?? 0
   }
 
-  /** Content of records that are there now, by their path: those that still have the CID asked for. */
-  async contents(wanted: ReadonlyMap<string, Cid>): Promise<Map<string, Uint8Array>> {
+  /** CID and content of the records that are there now, of these paths, each named any times. */
+  async contents(paths: readonly string[]): Promise<Contents> {
+    if (paths.length === 0) return new Map()
     const prefix = `at://${this.#did}/`
     const { places, args } = parametersFor(
-      [...wanted.keys()].map((path) => prefix + path),
+      paths.map((path) => prefix + path),
       1,
     )
     const sql = `select r.uri, r.cid, b.content from stratos_record r
       join stratos_repo_block b on b.id = r."blockId" where r.uri in (${places.join(', ')})`
     const rows = await this.#sql.all<{ uri: AtUri; cid: Cid; content: Uint8Array }>(sql, ...args)
-    const contents = new Map<string, Uint8Array>()
-    for (const { uri, cid, content } of rows) {
-      const path = uri.slice(prefix.length)
-      if (wanted.get(path) === cid) contents.set(path, content)
-    }
-    return contents
+    return new Map(
+      rows.map(({ uri, cid, content }) => [uri.slice(prefix.length), { cid, content }]),
+    )
   }
 
   /** Writes an event that is no commit. @throws RowsMismatch where the head is not `before` */

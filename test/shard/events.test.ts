@@ -43,6 +43,22 @@ describe.each(kinds)('%s: the log of an actor', (kind) => {
     expect((await page(house, actor, { after: Number(seqs[3]) })).bytes).toHaveLength(0)
   })
 
+  test('has every record that is there, of many commits and of large ones', async () => {
+    const actor = await house.actor()
+    const many = Array.from({ length: 70 }, (_, index) => `many-${index}`)
+    const single = Array.from({ length: 66 }, (_, index) => `single-${index}`)
+    for (const rkey of single) await actor.create(rkey)
+    await actor.apply(many.map((rkey) => create(rkey)))
+    // With a salt of its own it is the same record twice.
+    const again = post({ text: 'again', salt: { $bytes: 'AAAAAAAAAAAAAAAAAAAAAA' } })
+    await actor.create('again', { record: again })
+    await actor.write(update('again', 'other'))
+    await actor.write(update('again', 'again', again))
+    const found = shownOf(await page(house, actor))
+    expect(found.flatMap(({ texts }) => texts)).toEqual([...single, ...many, 'again', 'again'])
+    expect(found.slice(-3).map(({ texts }) => texts)).toEqual([['again'], [], ['again']])
+  })
+
   test('shows readers of a boundary what is in it, and of the rest not that there is any', async () => {
     const actor = await house.actor()
     await actor.create('in', { record: post({ text: 'in' }) })
