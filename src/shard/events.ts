@@ -10,6 +10,7 @@ import { type Eyes, shownAction } from '../service/event-view.ts'
 import { type Change, eventOp, type RecordOp } from '../store/actor-change.ts'
 import { ActorEvents, type LoggedEvent } from '../store/actor-events.ts'
 import type { Actors, OpenActor } from './actors.ts'
+import { EventPages } from './event-pages.ts'
 import { draftOf, lotOf } from './event-draft.ts'
 import type { EventPush } from './messages.ts'
 
@@ -31,6 +32,7 @@ export class Events {
   readonly #eyes: Eyes
   /** Where the log of an actor ends, of those that were looked at or wrote. */
   readonly #last = new Map<Did, number>()
+  readonly #pages = new EventPages()
   #following = false
   #pushes: EventPush['events'][number][] = []
   #frames: Uint8Array<ArrayBuffer>[] = []
@@ -59,9 +61,11 @@ export class Events {
   /** Forgets a slice of what is older than `time`. */
   async prune(did: Did, time: string): Promise<ActorAnswers['prune']> {
     return await this.#parts.turns.run(did, () =>
-      this.#parts.actors.use(did, async ({ behind }) => ({
-        pruned: await new ActorEvents(behind, did).prune(time, pruneMax),
-      })),
+      this.#parts.actors.use(did, async ({ behind }) => {
+        const pruned = await new ActorEvents(behind, did).prune(time, pruneMax)
+        this.#pages.forget(did)
+        return { pruned }
+      }),
     )
   }
 
@@ -85,43 +89,37 @@ export class Events {
 
   /** One page of frames after `after`, each for the eyes of the reader. */
   async page(did: Did, call: EventsCall): Promise<ActorAnswers['events']> {
-    return await this.#parts.actors.use(did, async ({ behind, head }) => {
-      const log = new ActorEvents(behind, did)
-      const { rows, pruned } = await rowsAfter(call.after, log)
-      const frames: Uint8Array<ArrayBuffer>[] = []
-      const seqs: number[] = []
-      let bytes = 0
-      let last = call.after
-      for await (const { seq, frame } of framesOf(did, rows, { log, call })) {
-        last = seq
-        if (frame === undefined) continue
-        frames.push(frame)
-        seqs.push(seq)
-        bytes += frame.length
-        if (bytes >= pageBytesMax) break
-      }
-      this.#last.set(did, head.seq)
-      const page = { seqs, lengths: frames.map(({ length }) => length), last, head: head.seq }
-      return { bytes: joined(frames), ...page, pruned }
+    return await this.#parts.actors.use(did, async (actor) => {
+      const head = actor.head.seq
+      const { after, eyes, except } = call
+      this.#last.set(did, head)
+      if (eyes !== 'all' || except.length > 0) return await readPage(actor, call)
+      return await this.#pages.of({ did, after, head }, () => readPage(actor, call))
     })
   }
 
   /** To be called for what was just stored, in its order. */
   stored(changes: readonly Change[]): void {
     for (const change of changes) {
-      this.#last.set(change.did, change.after.seq)
+      this.#grewTo(change.did, change.after.seq)
       if (this.#following) this.#push(change)
     }
   }
 
   /** The log of an actor has grown by other means: its readers have to look. */
   grew(did: Did, seq: number): void {
-    this.#last.set(did, seq)
+    this.#grewTo(did, seq)
     if (this.#following) this.#add({ did, prev: -1, seq, length: 0, isWhole: false })
   }
 
   gone(did: Did): void {
     this.#last.delete(did)
+    this.#pages.forget(did)
+  }
+
+  #grewTo(did: Did, seq: number): void {
+    this.#last.set(did, seq)
+    this.#pages.forget(did)
   }
 
   #push(change: Change): void {
@@ -192,6 +190,28 @@ async function rowsAfter(seq: number, log: ActorEvents) {
     const rows = await log.after(seq, eventsOfPageMax)
     if ((await log.pruned()) === pruned) return { rows, pruned }
   }
+}
+
+async function readPage(
+  { did, behind, head }: OpenActor,
+  call: EventsCall,
+): Promise<ActorAnswers['events']> {
+  const log = new ActorEvents(behind, did)
+  const { rows, pruned } = await rowsAfter(call.after, log)
+  const frames: Uint8Array<ArrayBuffer>[] = []
+  const seqs: number[] = []
+  let bytes = 0
+  let last = call.after
+  for await (const { seq, frame } of framesOf(did, rows, { log, call })) {
+    last = seq
+    if (frame === undefined) continue
+    frames.push(frame)
+    seqs.push(seq)
+    bytes += frame.length
+    if (bytes >= pageBytesMax) break
+  }
+  const page = { seqs, lengths: frames.map(({ length }) => length), last, head: head.seq }
+  return { bytes: joined(frames), ...page, pruned }
 }
 
 /** As far as they are taken; undefined of what the reader gets nothing of. */
