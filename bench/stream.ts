@@ -11,12 +11,13 @@ import { filling, type WritePlan } from './kit/write-plans.ts'
 
 /**
  * Streams, live and from the log. See README.md.
- * Usage: bun bench/stream.ts [--load latency,burst,backfill,sockets,everyone] [--seconds 5]
+ * Usage: bun bench/stream.ts [--load latency,burst,backfill,sockets,everyone] [--seconds 5] [--pace 500]
  *   [--readers 100] [--writes 2048] [--events 100000] [--sockets 10000] [--people 5000] [--shards 1]
  *   [--binary dist/stratos]
  */
 const loads = listOption('load', ['latency', 'burst', 'backfill', 'sockets', 'everyone'])
 const seconds = numberOption('seconds', { fallback: 5, max: 60 })
+const latencyPerSecond = numberOption('pace', { fallback: 500, max: 5_000 })
 const readers = numberOption('readers', { fallback: 100, max: 100 })
 const writes = numberOption('writes', { fallback: 2_048, max: 20_000 })
 const events = numberOption('events', { fallback: 100_000, max: 1_000_000 })
@@ -26,7 +27,6 @@ const options = { build: { binary: option('binary') }, shards: option('shards') 
 
 const wanted = { p99Ms: 10, deliveries: 300_000, backfill: 40_000, residentMb: 400 }
 const latencyActors = 16
-const latencyPerSecond = 500
 const burstWriters = 32
 /** One person may have so many open. */
 const socketsOfPerson = 100
@@ -93,9 +93,11 @@ async function measureBurst(): Promise<void> {
   await run.start()
   const burst = burstOf(run, Math.ceil(writes / burstWriters))
   await run.write(burst)
+  const plain = await run.write(burst)
   const [owner = benchDid(0)] = dids
-  const count = run.written.get(owner) ?? 0
-  const { [owner]: cursor = 0 } = await cursorsOf(run, 1 + count)
+  const before = run.written.get(owner) ?? 0
+  const count = before / 2
+  const { [owner]: cursor = 0 } = await cursorsOf(run, 1 + before)
   const all = { sockets: readers, commits: count, reading: 'count' } as const
   await using live = await listen(run, [repoStream(owner, all)])
   const driven = await run.write(burst)
@@ -108,7 +110,8 @@ async function measureBurst(): Promise<void> {
     least: wanted.deliveries,
     note:
       `writes ${(count / driven.seconds).toFixed(0)}/s, ` +
-      `server ${driven.cpuSeconds.toFixed(2)} CPU s, readers at ${percent(heard.share)}`,
+      `server ${driven.cpuSeconds.toFixed(2)} CPU s, ` +
+      `without readers ${plain.cpuSeconds.toFixed(2)}, readers at ${percent(heard.share)}`,
   })
   await using late = await listen(run, [repoStream(owner, { ...all, cursor })])
   const { streams, share } = await late.heard()
