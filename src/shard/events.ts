@@ -30,7 +30,10 @@ interface Parts {
 export class Events {
   readonly #parts: Parts
   readonly #eyes: Eyes
-  /** Where the log of an actor ends, of those that were looked at or wrote. */
+  /**
+   * Where the log of an actor ends, of those that were looked at or wrote. It never shrinks: who
+   * reads a head beside a write may have the older one.
+   */
   readonly #last = new Map<Did, number>()
   readonly #pages = new EventPages()
   #following = false
@@ -53,9 +56,10 @@ export class Events {
   async last(did: Did): Promise<ActorAnswers['last']> {
     const known = this.#last.get(did)
     if (known !== undefined) return { seq: known }
-    const seq = await this.#parts.actors.use(did, async ({ head }) => head.seq)
-    this.#last.set(did, seq)
-    return { seq }
+    // While the handle is held: of who is erased meanwhile nothing is to be known.
+    return await this.#parts.actors.use(did, async ({ head }) => ({
+      seq: this.#reaches(did, head.seq),
+    }))
   }
 
   /** Forgets a slice of what is older than `time`. */
@@ -92,7 +96,7 @@ export class Events {
     return await this.#parts.actors.use(did, async (actor) => {
       const head = actor.head.seq
       const { after, eyes, except } = call
-      this.#last.set(did, head)
+      this.#reaches(did, head)
       if (eyes !== 'all' || except.length > 0) return await readPage(actor, call)
       return await this.#pages.of({ did, after, head }, () => readPage(actor, call))
     })
@@ -118,8 +122,15 @@ export class Events {
   }
 
   #grewTo(did: Did, seq: number): void {
-    this.#last.set(did, seq)
+    this.#reaches(did, seq)
     this.#pages.forget(did)
+  }
+
+  /** Gives the end of the log, which is this far or further. */
+  #reaches(did: Did, seq: number): number {
+    const last = Math.max(this.#last.get(did) ?? 0, seq)
+    this.#last.set(did, last)
+    return last
   }
 
   #push(change: Change): void {

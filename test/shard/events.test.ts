@@ -3,10 +3,13 @@ import { rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseRkey, recordUri } from '../../src/atproto/syntax.ts'
 import type { WriteOp } from '../../src/service/write-op.ts'
+import { Turns } from '../../src/lib/turns.ts'
+import { Events } from '../../src/shard/events.ts'
 import { seedBoot } from '../kit/seed.ts'
 import { eventually, failureOf } from '../kit/wait.ts'
 import { a, b, boundary, collection, post, serviceDid } from '../service/posts.ts'
 import { temporaryFolder } from '../store/temporary.ts'
+import { ActorsBeside } from './actors-beside.ts'
 import { page, pushed, shownOf } from './followed.ts'
 import { House, kinds } from './pools.ts'
 
@@ -242,6 +245,29 @@ test('a commit is whole where whoever sees all boundaries of now sees it as it h
   // To whom b is nothing any more, the first came into being.
   expect(heard.map(({ isWhole }) => isWhole)).toEqual([false, true])
 })
+
+test.each(['last', 'events'] as const)(
+  'a head of before a write, read for %s, hides no end',
+  async (kind) => {
+    const dataDir = join(folder, `beside-${kind}`)
+    const house = await House.open('inline', dataDir)
+    const { did } = await house.actor()
+    await house.pool.close()
+    let ends = 0
+    const actors = new ActorsBeside(dataDir, (actor) => {
+      const before = { ...actor }
+      ends = actor.head.seq + 1
+      events.grew(did, ends)
+      return before
+    })
+    const push = () => undefined
+    const events = new Events({ actors, turns: new Turns(), boundaries: [a, b], push })
+    if (kind === 'last') expect(await events.last(did)).toEqual({ seq: ends })
+    else await events.page(did, { after: 0, eyes: 'all', except: [] })
+    expect(await events.last(did)).toEqual({ seq: ends })
+    await actors.close()
+  },
+)
 
 function inB(text: string) {
   return post({ text, boundary: boundary(b) })

@@ -4,9 +4,12 @@ import { parseRkey, recordUri, type Tid } from '../../src/atproto/syntax.ts'
 import { nextTid, tidMicros } from '../../src/atproto/tid.ts'
 import type { OpsCall, OpsFrom, RepoOp } from '../../src/service/calls.ts'
 import type { WriteOp } from '../../src/service/write-op.ts'
+import type { OpenActor } from '../../src/shard/actors.ts'
+import { Ops } from '../../src/shard/ops.ts'
 import { failureOf } from '../kit/wait.ts'
 import { a, b, boundary, collection, post } from '../service/posts.ts'
 import { temporaryFolder } from '../store/temporary.ts'
+import { ActorsBeside } from './actors-beside.ts'
 import { page, shownOf } from './followed.ts'
 import { type Actor, House, kinds } from './pools.ts'
 
@@ -201,6 +204,28 @@ describe.each(kinds)('%s: what was done to a repo', (kind) => {
     const ask = { kind: 'ops', from, limit, eyes, values, except } as const
     return house.pool.call(did, 'test', ask)
   }
+})
+
+test('what was stored after the head was read is for the next page, not in both', async () => {
+  const dataDir = join(folder, 'beside')
+  const house = await House.open('inline', dataDir)
+  const actor = await house.actor()
+  const { did } = actor
+  const start = revOf(await actor.create('start'))
+  await actor.create('one')
+  const seq = (await page(house, actor)).seqs.at(-1) ?? 0
+  await actor.create('two')
+  await house.pool.close()
+  const beside = (open: OpenActor) => ({ ...open, head: { ...open.head, seq } })
+  const actors = new ActorsBeside(dataDir, beside)
+  const common = { kind: 'ops', limit: 100, eyes: 'all', values: 'along', except: [] } as const
+  const found = await new Ops(actors).page(did, { ...common, from: { kind: 'since', rev: start } })
+  await actors.close()
+  expect(found).toMatchObject({ ops: [{ rkey: 'one' }], seq, next: undefined })
+  const later = await House.open('inline', dataDir)
+  const rest = await page(later, later.known(did, actor.signingKey), { after: found.seq })
+  expect(shownOf(rest).flatMap(({ ops }) => ops)).toEqual(['create two +'])
+  await later.pool.close()
 })
 
 function revOf({ commit }: { readonly commit?: { readonly rev: Tid } }): Tid {
