@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'bun:test'
+import { randomBytes } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
 
 import { ConfigError, describeVariables, readConfig } from '../src/config.ts'
@@ -39,6 +40,13 @@ describe('a bad value is one line with name, fault and example, of', () => {
       expect(problemsOf({ ...beside[name], [name]: example })).toEqual([])
     },
   )
+})
+
+test('the example of the sync token is a command, and what it prints is good', () => {
+  const name = 'STRATOS_SYNC_TOKEN'
+  const [line = ''] = problemsOf({ [name]: 'short' })
+  expect(line).toEndWith(`; for example ${name}=$(openssl rand -hex 32)`)
+  expect(problemsOf({ [name]: randomBytes(32).toString('hex') })).toEqual([])
 })
 
 describe('all that is wrong is said at once', () => {

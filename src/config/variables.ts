@@ -187,9 +187,10 @@ export const variables = {
     example: 'true',
   }),
   syncToken: variable('STRATOS_SYNC_TOKEN', '', readSyncToken, {
-    text: 'Secret that opens the stream of records with all boundaries, at least 32 bytes.',
+    text: 'Secret that opens the stream of records with all boundaries: at least 32 bytes, no spaces.',
     shown: 'none',
-    example: 'a long random text',
+    // As a command: a value that stands here would be known to everybody.
+    example: '$(openssl rand -hex 32)',
   }),
   anonymousRequestsPerMinute: variable(
     'STRATOS_ANONYMOUS_REQUESTS_PER_MINUTE',
