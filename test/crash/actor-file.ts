@@ -48,6 +48,8 @@ interface OutboxRow {
 
 export function readActorFile(path: string, did: Did): ActorFile {
   using database = new Database(path, { readonly: true })
+  // Whoever opens or closes it has it alone for a moment.
+  database.run('pragma busy_timeout = 10000')
   // All as of one moment, whoever else writes.
   database.run('begin')
   const all = <Row>(sql: string) => database.query<Row, []>(sql).all()

@@ -1,6 +1,7 @@
 import type { Did } from '../../src/atproto/syntax.ts'
 import { nextTid } from '../../src/atproto/tid.ts'
 import { postCollection, privatePost } from '../kit/post.ts'
+import { within } from '../kit/wait.ts'
 import { type Answer, fieldsOf, listOf, textOf, xrpc } from '../kit/xrpc.ts'
 import type { Dice } from './dice.ts'
 import type { Note, Write } from './ledger.ts'
@@ -29,6 +30,8 @@ export class Load {
   number: number
   readonly #options: LoadOptions
   readonly #writers: Promise<void>[] = []
+  /** Who waits for so many answers. */
+  #awaited: { readonly count: number; readonly come: () => void } | undefined
   #ending = false
   #lastKey = nextTid({ nowMs: Date.now(), clockId })
 
@@ -40,6 +43,14 @@ export class Load {
   /** @param rkeys records that are there and become this writer's */
   startWriter(did: Did, rkeys: readonly string[]): void {
     this.#writers.push(this.#write(did, [...rkeys]))
+  }
+
+  /** Waits until so many requests were answered. @throws where a writer fails before */
+  async answered(count: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#awaited = { count, come: resolve }
+    const what = `${count} answers`
+    await within(answersMsMax, what, Promise.race([promise, this.ended()]))
   }
 
   /** From now on a request may go without an answer. */
@@ -70,6 +81,7 @@ export class Load {
       }
       this.#options.note({ kind: 'answered', number, ...told(answer.body, writes) })
       this.answers += 1
+      if (this.answers === this.#awaited?.count) this.#awaited.come()
       after = number
       for (const { action, rkey } of writes) {
         if (action === 'create') rkeys.push(rkey)
@@ -130,6 +142,8 @@ export class Load {
   }
 }
 
+/** Far more than any machine needs for the few that are waited for. */
+const answersMsMax = 60_000
 /** Of what a writer makes, about so many records stand. */
 const keptMax = 10
 const clockId = 1023
