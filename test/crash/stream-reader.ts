@@ -13,6 +13,8 @@ export class StreamReader {
   readonly #open: (cursors: Cursors) => Promise<Subscriber>
   readonly #cursors = new Map<string, number>()
   #subscriber: Subscriber | undefined
+  /** Those that the reader closed, and not the service. */
+  readonly #left = new WeakSet<Subscriber>()
   #taken = 0
 
   constructor(name: string, open: (cursors: Cursors) => Promise<Subscriber>) {
@@ -22,14 +24,32 @@ export class StreamReader {
 
   async connect(): Promise<void> {
     this.#taken = 0
-    this.#subscriber = await this.#open(Object.fromEntries(this.#cursors))
+    try {
+      this.#subscriber = await this.#open(Object.fromEntries(this.#cursors))
+    } catch (cause) {
+      throw new Error(`${this.name} could not connect`, { cause })
+    }
   }
 
   /** Keeps what came so far; what is still on its way is for the next time. */
   disconnect(): void {
     this.#take()
-    this.#subscriber?.[Symbol.dispose]()
+    const subscriber = this.#subscriber
+    if (subscriber?.socket.readyState === WebSocket.OPEN) this.#left.add(subscriber)
+    subscriber?.[Symbol.dispose]()
     this.#subscriber = undefined
+  }
+
+  /** Resolves when this connection, if there is one, has ended, with code and reason. */
+  async ended(): Promise<readonly [number, string] | undefined> {
+    return await this.#subscriber?.closed
+  }
+
+  /** As `ended`, in good time, and undefined where the reader left by themselves. */
+  async sentAway(): Promise<readonly [number, string] | undefined> {
+    const subscriber = this.#subscriber
+    const end = await subscriber?.end()
+    return subscriber !== undefined && this.#left.has(subscriber) ? undefined : end
   }
 
   /** Reads on until something is there. */

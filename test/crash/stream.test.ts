@@ -8,6 +8,7 @@ import { seedBoot } from '../kit/seed.ts'
 import { recordSubject, setTakedown } from '../kit/takedown.ts'
 import { listOf, textOf } from '../kit/xrpc.ts'
 import { type Dice, timesOf, withDice } from './dice.ts'
+import { RepoTakedowns } from './repo-takedowns.ts'
 import { StreamReader } from './stream-reader.ts'
 
 const rounds = timesOf('STRATOS_TEST_STREAMS', 8)
@@ -17,8 +18,8 @@ const writesOfRound = 60
 const writingMs = 1_500
 
 /**
- * Writes of all kinds, records that move between boundaries, takedowns, readers that come and go,
- * and a service that is killed under all of them.
+ * Writes of all kinds, records that move between boundaries, takedowns of records and of whole repos,
+ * readers that come and go or are sent away, and a service that is killed under all of them.
  */
 test(
   'every reader gets all that is for them, once and in order, over kills and disconnects',
@@ -26,32 +27,59 @@ test(
     await withDice(async (dice) => {
       const people = Object.fromEntries(names.map((name) => [name, ['a', 'b']]))
       await using streaming = await Streaming.start(people)
-      const readers = readersOf(streaming)
+      const takedowns = new RepoTakedowns(streaming.stratos)
+      const readers = readersOf(streaming, takedowns)
       for (const reader of readers) await reader.connect()
+      const model = { streaming, takedowns, readers, dice }
       for (let round = 0; round < rounds; round++) {
         const isLast = round === rounds - 1
-        const ending = { isOver: false }
-        const tasks = [
-          ...names.map((name) => write(streaming, { name, dice, round })),
-          ...readers.map((reader) => comeAndGo(reader, dice)),
-        ].map((task) => untilOver(task, ending))
-        if (!isLast) {
-          await Bun.sleep(dice.below(writingMs))
-          ending.isOver = true
-          await (dice.oneIn(3) ? streaming.stratos.terminate() : streaming.stratos.kill())
-        }
-        await Promise.all(tasks)
-        if (isLast) break
+        await oneRound(model, { round, isLast })
         for (const reader of readers) reader.disconnect()
-        await streaming.run()
+        if (!isLast) await streaming.run()
+        await takedowns.liftAll()
         for (const reader of readers) await reader.connect()
       }
-      await expectAgreement(streaming, readers)
+      await expectAgreement(model)
       for (const reader of readers) reader.disconnect()
     })
   },
   Math.max(60_000, rounds * 10_000),
 )
+
+interface Model {
+  readonly streaming: Streaming
+  readonly takedowns: RepoTakedowns
+  readonly readers: readonly StreamReader[]
+  readonly dice: Dice
+}
+
+/** Ends with the end of the service; the last one when all is written. */
+async function oneRound(
+  model: Model,
+  { round, isLast }: { readonly round: number; readonly isLast: boolean },
+): Promise<void> {
+  const { streaming, takedowns, readers, dice } = model
+  const over = Promise.withResolvers<void>()
+  const ending = { isOver: false, over: over.promise }
+  const end = () => {
+    ending.isOver = true
+    over.resolve()
+  }
+  const writing = names.map((name) => untilOver(write(model, { name, round }), ending))
+  const reading = readers.map((reader) => untilOver(comeAndGo(reader, dice, ending), ending))
+  const all = Promise.all([...writing, ...reading])
+  if (isLast) {
+    await Promise.race([Promise.all(writing), all])
+    end()
+  } else {
+    await Promise.race([Bun.sleep(dice.below(writingMs)), all])
+    takedowns.isOver = true
+    end()
+    await (dice.oneIn(3) ? streaming.stratos.terminate() : streaming.stratos.kill())
+  }
+  await all
+  takedowns.isOver = false
+}
 
 test('what was pruned is said to be missing, once, and the rest comes', async () => {
   await using streaming = await Streaming.start({ p0: ['a'] })
@@ -83,22 +111,24 @@ test('what was pruned is said to be missing, once, and the rest comes', async ()
   expect(kept.bodies('#info')).toEqual([])
 })
 
-function readersOf(streaming: Streaming): StreamReader[] {
+function readersOf(streaming: Streaming, takedowns: RepoTakedowns): StreamReader[] {
   const { stratos, ofA, ofAll } = streaming
   const ofRepos = names.flatMap((name) => {
     const did = streaming.did(name)
     const at = (cursors: Readonly<Record<string, number>>) => ({ did, cursor: cursors[did] ?? 0 })
     const domain = stratos.boundary('b')
     return [
-      new StreamReader(`owner ${name}`, (cursors) => streaming.own(name, at(cursors))),
+      new StreamReader(`owner ${name}`, (cursors) =>
+        takedowns.opened(name, () => streaming.own(name, at(cursors))),
+      ),
       new StreamReader(`operator ${name}`, (cursors) =>
         streaming.open(at(cursors), stratos.adminBasic),
       ),
       new StreamReader(`view of a ${name}`, async (cursors) =>
-        streaming.open(at(cursors), await streaming.token(ofA)),
+        takedowns.opened(name, async () => streaming.open(at(cursors), await streaming.token(ofA))),
       ),
       new StreamReader(`domain b ${name}`, (cursors) =>
-        streaming.open({ ...at(cursors), domain }, asSync),
+        takedowns.opened(name, () => streaming.open({ ...at(cursors), domain }, asSync)),
       ),
     ]
   })
@@ -113,8 +143,13 @@ function readersOf(streaming: Streaming): StreamReader[] {
   ]
 }
 
+interface Ending {
+  readonly isOver: boolean
+  readonly over: Promise<void>
+}
+
 /** What the end of a service breaks off is no failure. */
-async function untilOver(task: Promise<void>, ending: { readonly isOver: boolean }) {
+async function untilOver(task: Promise<void>, ending: Ending) {
   try {
     await task
   } catch (error) {
@@ -123,27 +158,35 @@ async function untilOver(task: Promise<void>, ending: { readonly isOver: boolean
   }
 }
 
-async function comeAndGo(reader: StreamReader, dice: Dice): Promise<void> {
+async function comeAndGo(reader: StreamReader, dice: Dice, ending: Ending): Promise<void> {
   for (let times = dice.below(4); times > 0; times--) {
     await Bun.sleep(dice.below(100))
     reader.disconnect()
     await reader.connect()
   }
+  // And then only when they are sent away.
+  for (;;) {
+    await Promise.race([reader.ended(), ending.over])
+    if (ending.isOver) return
+    reader.disconnect()
+    await reader.connect()
+  }
 }
 
-interface Writer {
-  readonly name: string
-  readonly dice: Dice
-  readonly round: number
-}
-
-async function write(streaming: Streaming, { name, dice, round }: Writer): Promise<void> {
+async function write(
+  { streaming, takedowns, readers, dice }: Model,
+  { name, round }: { readonly name: string; readonly round: number },
+): Promise<void> {
+  const sentAway = readers.filter(
+    (reader) => reader.name.endsWith(name) && !reader.name.startsWith('operator'),
+  )
   for (let count = 0; count < writesOfRound; count++) {
     const rkey = `k${dice.below(12)}`
     const text = `${round} ${count}`
     const bare = dice.one([['a'], ['b'], ['a', 'b']])
     if (dice.oneIn(5)) await streaming.remove(name, rkey)
     else if (dice.oneIn(4)) await several(streaming, { name, dice, round }, count)
+    else if (dice.oneIn(30)) await takedowns.aWhile(name, sentAway)
     else {
       const ref = refOf(await streaming.write(name, rkey, { text, in: bare }))
       if (!dice.oneIn(8)) continue
@@ -152,6 +195,12 @@ async function write(streaming: Streaming, { name, dice, round }: Writer): Promi
       }
     }
   }
+}
+
+interface Writer {
+  readonly name: string
+  readonly dice: Dice
+  readonly round: number
 }
 
 /** One commit that makes a record, changes it and makes and deletes another. */
@@ -179,9 +228,9 @@ async function several(streaming: Streaming, { name, dice, round }: Writer, coun
 }
 
 /** Against readers who come only now, and against what is listed. */
-async function expectAgreement(streaming: Streaming, readers: readonly StreamReader[]) {
+async function expectAgreement({ streaming, takedowns, readers }: Model) {
   for (const name of names) await streaming.write(name, 'the-end', { in: ['a', 'b'] })
-  const fresh = readersOf(streaming)
+  const fresh = readersOf(streaming, takedowns)
   for (const [index, reader] of fresh.entries()) {
     const known = readers[index]
     await reader.connect()
