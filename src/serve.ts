@@ -23,6 +23,7 @@ import { finishRemovals } from './store/actor-folder.ts'
 import { OauthKeyStore } from './store/oauth-key.ts'
 import { SessionSecretStore } from './store/session-secret.ts'
 import { sharedSecret } from './store/secret.ts'
+import { ToldCursors } from './stream/told-cursors.ts'
 import type { Sql } from './store/sql.ts'
 
 export interface Running {
@@ -56,7 +57,8 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
   }
   clearLeftovers(config.dataDir)
   await announceChanges({ ...config, serviceKey: key.did }, { store, log })
-  const actors = await startActors({ config, rules, docs, schemas }, around)
+  const told = new ToldCursors(config.dataDir)
+  const actors = await startActors({ config, told, rules, docs, schemas }, around)
   const keys = isConfidential(config.publicUrl)
     ? await OauthKeys.open({ store: new OauthKeyStore(sql), now: Date.now, log })
     : undefined
@@ -72,6 +74,7 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
     keys,
     secrets,
     ...actors,
+    told,
     eligibility,
     nonceSecret: await sharedSecret(sql, 'dpop nonces'),
     ...stores,

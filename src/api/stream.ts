@@ -12,6 +12,7 @@ import { Memberships } from '../stream/memberships.ts'
 import { type Reading, RepoStream } from '../stream/repo-stream.ts'
 import { ServiceStream } from '../stream/service-stream.ts'
 import type { Streams, Wanted } from '../stream/streams.ts'
+import type { ToldCursors } from '../stream/told-cursors.ts'
 import {
   type AccessFacts,
   type Caller,
@@ -33,6 +34,7 @@ interface Parts extends AccessFacts {
   readonly boundKeys: BoundKeys
   readonly call: CallActor
   readonly following: Following
+  readonly told: ToldCursors
   readonly streams: Streams
   readonly log: Log
 }

@@ -19,7 +19,7 @@ import type {
 /** What an import needs of others while it runs. */
 export interface Lenders {
   /** Leaves the repo to the import, whose owner writes nothing until it is given back. */
-  readonly lend: () => Promise<{ readonly head: Head }>
+  readonly lend: () => Promise<{ readonly head: Head; readonly vouched: number }>
   readonly giveBack: () => Promise<void>
   readonly targets: (uris: readonly string[]) => Promise<Targets>
 }

@@ -35,6 +35,8 @@ interface Parts {
   readonly root: CidBytes
   /** Where the repo stood before. */
   readonly head: Head
+  /** Nothing is logged up to there. */
+  readonly vouched: number
   readonly key: SigningKey
   readonly nowMs: number
   readonly rules: WriteRules
@@ -167,7 +169,11 @@ export class ImportRows {
   #advance(): void {
     const { rev, seq } = this.#head
     const next: Tid = nextTid({ nowMs: this.#parts.nowMs, clockId, after: rev })
-    this.#head = { ...this.#head, rev: next, seq: nextSeq(next, seq) }
+    this.#head = {
+      ...this.#head,
+      rev: next,
+      seq: nextSeq(next, Math.max(seq, this.#parts.vouched)),
+    }
   }
 
   #tell(): void {

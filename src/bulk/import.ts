@@ -28,7 +28,7 @@ interface Around {
   readonly schemas: Schemas
   readonly log: Log
   /** Gets the repo to write to, which nobody else does then. */
-  readonly lend: () => Promise<Head>
+  readonly lend: () => Promise<{ readonly head: Head; readonly vouched: number }>
   /** Boundaries of those of some records of others that the person may see. */
   readonly targets: (uris: readonly string[]) => Promise<Targets>
 }
@@ -74,7 +74,7 @@ interface Foreign {
 
 async function store(foreign: Foreign, around: Around, signal: AbortSignal): Promise<Imported> {
   const { did } = foreign.ask
-  const head = await around.lend()
+  const lent = await around.lend()
   signal.throwIfAborted()
   const path = actorDatabasePath(around.dataDir, did)
   const sqlite = openSqlite(path, openOptions)
@@ -83,7 +83,7 @@ async function store(foreign: Foreign, around: Around, signal: AbortSignal): Pro
     const step = stepper(did, around.log, signal)
     const key = readActorKey(around.dataDir, did)
     const nowMs = Date.now()
-    const rows = new ImportRows({ ...around, ...foreign, sqlite, head, key, nowMs, step })
+    const rows = new ImportRows({ ...around, ...foreign, ...lent, sqlite, key, nowMs, step })
     if (foreign.ask.boundaryMap.length === 0) await keep(foreign, rows)
     else await move(foreign, rows, step)
     const imported = await rows.finish()

@@ -93,7 +93,7 @@ export class Jobs {
       ...this.#boot,
       schemas: this.#schemas,
       log: this.#log,
-      lend: async () => (await this.#ask(id, { kind: 'lend' })).head,
+      lend: () => this.#ask(id, { kind: 'lend' }),
       targets: async (uris: readonly string[]) =>
         (await this.#ask(id, { kind: 'targets', uris })).boundaries,
     }

@@ -64,7 +64,7 @@ export type Question =
   | { readonly kind: 'targets'; readonly uris: readonly string[] }
 
 export interface QuestionAnswers {
-  lend: { readonly head: Head }
+  lend: { readonly head: Head; readonly vouched: number }
   targets: { readonly boundaries: Targets }
 }
 

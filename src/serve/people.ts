@@ -23,6 +23,7 @@ import { TakedownNews } from '../service/takedown-news.ts'
 import type { WriteRules } from '../service/write-op.ts'
 import type { ShardPool } from '../shard/pool.ts'
 import type { Outside } from './outside.ts'
+import type { ToldCursors } from '../stream/told-cursors.ts'
 import type { Stores } from './stores.ts'
 
 /** What is there before anybody can join. */
@@ -42,6 +43,7 @@ export interface Base extends Stores, Outside {
   readonly nonceSecret: Uint8Array
   readonly call: CallActor
   readonly bulk: Bulk
+  readonly told: ToldCursors
   /** Has what the shards store told, to one listener or to none. */
   readonly follow: ShardPool['follow']
 }

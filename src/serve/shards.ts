@@ -10,6 +10,7 @@ import type { CallActor } from '../service/calls.ts'
 import type { WriteRules } from '../service/write-op.ts'
 import type { ShardBoot } from '../shard/messages.ts'
 import { ShardPool } from '../shard/pool.ts'
+import type { ToldCursors } from '../stream/told-cursors.ts'
 import { recover } from '../store/recover.ts'
 
 export interface Threads {
@@ -20,6 +21,7 @@ export interface Threads {
 
 interface Made {
   readonly config: Config
+  readonly told: ToldCursors
   readonly rules: WriteRules
   readonly docs: readonly LexiconDoc[]
   readonly schemas: Schemas
@@ -64,7 +66,7 @@ async function startShards(
   made: Made,
   { log, startWorker, died }: Threads & { readonly log: Log },
 ): Promise<ShardPool> {
-  const { config, rules, docs, schemas } = made
+  const { config, rules, docs, schemas, told } = made
   const migrations = folder('migrations/actor/sqlite')
   await recover({ dataDir: config.dataDir, migrations }, log)
   // The main thread keeps a core busy by itself.
@@ -81,6 +83,7 @@ async function startShards(
       handlesMax: Math.max(1, Math.floor(handles / lanes)),
       treeBytesMax: Math.floor(treeBytesMax / lanes),
       clockId: index,
+      vouched: told.most,
       logLevel: config.logLevel,
       migrations,
       schemas: JSON.stringify(docs),

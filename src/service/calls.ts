@@ -50,6 +50,8 @@ export type ActorCall =
   | ({ readonly kind: 'events' } & EventsCall)
   /** Where the log ends. */
   | { readonly kind: 'last' }
+  /** As `last`; and from now on nothing is logged up to `seq`. */
+  | { readonly kind: 'vouch'; readonly seq: number }
   /** Forgets a slice of the events of before a time. */
   | { readonly kind: 'prune'; readonly time: string }
   | ({ readonly kind: 'status' } & StatusCall)
@@ -216,10 +218,12 @@ export interface ActorAnswers {
   targets: { readonly boundaries: Targets }
   collections: { readonly collections: readonly Nsid[] }
   settle: { readonly signingKey: string }
-  lend: { readonly head: Head }
+  /** What is logged comes after `vouched`. */
+  lend: { readonly head: Head; readonly vouched: number }
   return: Record<string, never>
   events: EventsAnswer
   last: { readonly seq: number }
+  vouch: { readonly seq: number }
   prune: { readonly pruned: number }
   status: Record<string, never>
   ops: OpsAnswer

@@ -70,6 +70,8 @@ export interface WriteContext {
   readonly schemas: Schemas
   readonly clockId: number
   readonly nowMs: number
+  /** Nothing is logged up to there any more, whatever the time is. */
+  readonly vouched: number
   /** Content of a stored record. */
   content(collection: Nsid, rkey: Rkey): Promise<Uint8Array | undefined>
 }

@@ -108,7 +108,7 @@ export function planFirst(
   return commitChange({ ...first, before: undefined, ops: [] }, context)
 }
 
-type CommitContext = Pick<WriteContext, 'did' | 'key' | 'clockId' | 'nowMs'>
+type CommitContext = Pick<WriteContext, 'did' | 'key' | 'clockId' | 'nowMs' | 'vouched'>
 
 interface CommitFacts {
   readonly tree: Mst
@@ -129,7 +129,7 @@ export function nextSeq(rev: Tid, after = 0): number {
 
 function commitChange(
   { tree, before, ops, outbox, ...first }: CommitFacts,
-  { did, key, clockId, nowMs }: CommitContext,
+  { did, key, clockId, nowMs, vouched }: CommitContext,
 ): Change {
   const last: RepoNumbers | undefined = before ?? first.after
   const rev = nextTid({ nowMs, clockId, after: last?.rev })
@@ -139,7 +139,7 @@ function commitChange(
   const after: Head = {
     cid: cidToString(commit.cid),
     rev,
-    seq: nextSeq(rev, last?.seq),
+    seq: nextSeq(rev, Math.max(last?.seq ?? 0, vouched)),
     lastBlock: (before?.lastBlock ?? 0) + blocks,
   }
   const time = new Date(nowMs).toISOString()

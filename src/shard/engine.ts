@@ -56,11 +56,12 @@ export class Engine {
     this.#journal = journal
     this.#reads = new Reads(this.#actors)
     this.#proofs = new Proofs(this.#actors, repos, turns)
-    const { boundaries } = boot.rules
+    const { vouched, rules } = boot
+    const { boundaries } = rules
     const push = (what: EventPush, bytes: Uint8Array<ArrayBuffer>) => {
       this.#send({ push: what, bytes })
     }
-    this.#events = new Events({ actors: this.#actors, turns, boundaries, push })
+    this.#events = new Events({ actors: this.#actors, turns, boundaries, vouched, push })
     const events = this.#events
     this.#writes = new Writes(this.#actors, repos, { boot, journal, schemas, turns, events })
     this.#ops = new Ops(this.#actors)
@@ -147,6 +148,8 @@ export class Engine {
         return await this.#events.page(did, request)
       case 'last':
         return await this.#events.last(did)
+      case 'vouch':
+        return await this.#events.vouch(did, request.seq)
       case 'prune':
         return await this.#events.prune(did, request.time)
       case 'status':

@@ -19,6 +19,8 @@ interface Parts {
   readonly turns: Turns<Did>
   /** Boundaries that the service has: what an AppView may see at most. */
   readonly boundaries: readonly string[]
+  /** Up to where processes before have vouched. */
+  readonly vouched: number
   readonly push: (push: EventPush, bytes: Uint8Array<ArrayBuffer>) => void
 }
 
@@ -37,6 +39,7 @@ export class Events {
   readonly #last = new Map<Did, number>()
   readonly #pages = new EventPages()
   #following = false
+  #vouched: number
   #pushes: EventPush['events'][number][] = []
   #frames: Uint8Array<ArrayBuffer>[] = []
   #bytes = 0
@@ -44,6 +47,7 @@ export class Events {
   constructor(parts: Parts) {
     this.#parts = parts
     this.#eyes = parts.boundaries
+    this.#vouched = parts.vouched
   }
 
   /** Whether to send what is stored from now on. */
@@ -60,6 +64,19 @@ export class Events {
     return await this.#parts.actors.use(did, async ({ head }) => ({
       seq: this.#reaches(did, head.seq),
     }))
+  }
+
+  /** Up to where somebody was told that nothing more comes, of whomever. */
+  get vouched(): number {
+    return this.#vouched
+  }
+
+  /** In the actor's turn: nothing of before may still be on its way into the log. */
+  async vouch(did: Did, seq: number): Promise<ActorAnswers['vouch']> {
+    return await this.#parts.turns.run(did, async () => {
+      this.#vouched = Math.max(this.#vouched, seq)
+      return await this.last(did)
+    })
   }
 
   /** Forgets a slice of what is older than `time`. */
@@ -79,7 +96,7 @@ export class Events {
       this.#parts.actors.use(did, async (actor) => {
         const { path, takendown, nowMs } = status
         const boundaries = path === undefined ? [] : await boundariesAt(actor, path)
-        const seq = Math.max(actor.head.seq + 1, nowMs * 1000)
+        const seq = Math.max(actor.head.seq + 1, this.#vouched + 1, nowMs * 1000)
         const facts = path === undefined ? { takendown } : { path, takendown }
         const event = { status: facts, boundaries }
         const time = new Date(nowMs).toISOString()

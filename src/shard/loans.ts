@@ -44,7 +44,7 @@ export class Loans {
       this.#actors.use(did, async (actor) => {
         if (await actor.store.hasRecords()) throw repoAlreadyExists()
         const giveBack = actor.behind.lend()
-        begun.resolve({ head: actor.head })
+        begun.resolve({ head: actor.head, vouched: this.#events.vouched })
         try {
           await back.promise
           await this.#repos.reload(actor)

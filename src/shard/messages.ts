@@ -18,6 +18,8 @@ export interface ShardBoot {
   readonly treeBytesMax: number
   /** Differs between the shards of a process, so that two of them never make the same TID. */
   readonly clockId: number
+  /** Up to where processes before have vouched that nothing more is logged. */
+  readonly vouched: number
   readonly logLevel: LogLevel
   readonly migrations: Migrations
   /** Lexicon documents, as JSON. */

@@ -70,11 +70,12 @@ export class Writes {
     did: Did,
     { outbox, after, budget }: Extract<ActorCall, { kind: 'open' }>,
   ): Promise<ActorAnswers['open']> {
-    const { turns, boot } = this.#parts
+    const { turns, boot, events } = this.#parts
     return await turns.run(did, async () => {
       let created = false
       await this.#actors.create(did, async (store, key) => {
-        const context = { did, key, clockId: boot.clockId, nowMs: Date.now() }
+        const { vouched } = events
+        const context = { did, key, clockId: boot.clockId, nowMs: Date.now(), vouched }
         if (budget !== undefined) await store.outbox.setBudget(budget)
         // What was before the person left is in no log, and whoever read all of it has to learn
         // that it is gone: one event more is missing than they have.
@@ -162,7 +163,7 @@ export class Writes {
   }
 
   #context({ did, key, store }: OpenActor): WriteContext {
-    const { boot, schemas } = this.#parts
+    const { boot, schemas, events } = this.#parts
     return {
       did,
       key,
@@ -170,6 +171,7 @@ export class Writes {
       rules: boot.rules,
       clockId: boot.clockId,
       nowMs: Date.now(),
+      vouched: events.vouched,
       content: async (collection, rkey) =>
         (await store.record(recordUri(did, collection, rkey), 'all'))?.content,
     }

@@ -49,6 +49,11 @@ export class ActorFeed {
     return this.#told
   }
 
+  /** All up to there was sent, or is not for this reader. */
+  get last(): number {
+    return this.#last
+  }
+
   /** Whether all that happened so far was sent, or was not for this reader. */
   get isLive(): boolean {
     return this.#state === 'live'

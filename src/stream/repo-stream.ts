@@ -8,12 +8,14 @@ import type { TakedownStore } from '../store/takedown.ts'
 import { ActorFeed, type FeedParts } from './actor-feed.ts'
 import type { Follower, Following, Happened } from './following.ts'
 import type { Outlet } from './outlet.ts'
+import type { ToldCursors } from './told-cursors.ts'
 
 /** What all streams of commits have in common. */
 export interface CommitSources {
   readonly call: CallActor
   readonly takedowns: TakedownStore
   readonly following: Following
+  readonly told: ToldCursors
 }
 
 export interface Reading {
@@ -64,11 +66,11 @@ async function pageOf(
 /** Where the log of an actor ends, as far as a reader may know: cursors of some are times. */
 export async function endOf(
   did: Did,
-  { call, requestId, eyes }: CommitSources & Reading,
+  { call, requestId, eyes, told }: CommitSources & Reading,
   nowMs: number,
 ): Promise<{ readonly seq: number; readonly end: number }> {
   const { seq } = await patiently(() => call(did, requestId, { kind: 'last' }))
-  return { seq, end: eyes === 'all' ? seq : Math.max(seq, nowMs * 1000) }
+  return { seq, end: eyes === 'all' ? seq : Math.max(seq, nowMs * 1000, told.most) }
 }
 
 /** A shard that is busy is asked again: it is for readers to wait, not to be sent away. */
@@ -104,6 +106,7 @@ export class RepoStream implements Follower {
   readonly #parts: Parts
   #feed: ActorFeed | undefined
   #toldAtMs: number
+  #telling = false
 
   constructor(parts: Parts) {
     this.#parts = parts
@@ -145,12 +148,26 @@ export class RepoStream implements Follower {
    */
   tick(): void {
     const { now, outlet } = this.#parts
-    const feed = this.#feed
-    if (!this.#isFiltered || feed?.isLive !== true) return
-    if (now() - this.#toldAtMs < cursorEveryMs) return
-    this.#toldAtMs = now()
-    const seq = Math.max(feed.told, (now() - cursorAgeMs) * 1000)
-    outlet.send([messageFrame('#info', { name: 'Cursor', seq })])
+    if (!this.#isFiltered || this.#telling || this.#feed?.isLive !== true) return
+    const nowMs = now()
+    // A clock that was set back must not keep a reader waiting until it is where it was.
+    if (Math.abs(nowMs - this.#toldAtMs) < cursorEveryMs) return
+    this.#telling = true
+    this.#tell(this.#feed, nowMs)
+      .catch((error: unknown) => outlet.broken(error))
+      .finally(() => (this.#telling = false))
+  }
+
+  /** Once it is certain that nothing is logged up to there after the reader has read it. */
+  async #tell(feed: ActorFeed, nowMs: number): Promise<void> {
+    const { did, call, requestId, outlet, told } = this.#parts
+    const time = Math.round((nowMs - cursorAgeMs) * 1000)
+    told.reach(time)
+    const { seq: end } = await patiently(() => call(did, requestId, { kind: 'vouch', seq: time }))
+    // What was logged meanwhile is read first.
+    if (!feed.isLive || feed.last < end) return
+    this.#toldAtMs = nowMs
+    outlet.send([messageFrame('#info', { name: 'Cursor', seq: Math.max(feed.told, time) })])
   }
 
   get #isFiltered(): boolean {
@@ -159,5 +176,5 @@ export class RepoStream implements Follower {
 }
 
 const cursorEveryMs = 60_000
-/** So long ago that all of it was read, also after a clock was put right. */
+/** So long ago that it says of nothing when it was written. */
 export const cursorAgeMs = 60_000

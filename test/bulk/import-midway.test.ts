@@ -7,6 +7,7 @@ import { Gate } from '../kit/gate.ts'
 import { failureOf } from '../kit/wait.ts'
 import { post, postUri, replyTo } from '../service/posts.ts'
 import { type Actor, House, kinds } from '../shard/pools.ts'
+import { page } from '../shard/followed.ts'
 import { temporaryFolder } from '../store/temporary.ts'
 import { importInto } from './arriving.ts'
 import { dumpOf } from './dump.ts'
@@ -219,12 +220,22 @@ describe.each(kinds)('%s: an import', (kind) => {
     const { house, actor } = await open('stale')
     const before = dumpOf(await actor.stored())
     const lend = async () => {
-      const { head } = await house.pool.call(actor.did, 'test', { kind: 'lend' })
-      return { head: { ...head, rev: parseTid('3kabcdefghi22') } }
+      const { head, vouched } = await house.pool.call(actor.did, 'test', { kind: 'lend' })
+      return { vouched, head: { ...head, rev: parseTid('3kabcdefghi22') } }
     }
     const car = repoFor(actor, 3).car()
     expect(await failureOf(importInto(house, actor, { car, lend }))).toMatchObject(fault)
     expect(dumpOf(await actor.stored())).toBe(before)
+    await close(house)
+  })
+
+  test('is logged after what readers were told to go on from, whatever the time is', async () => {
+    const { house, actor } = await open('vouched')
+    const seq = (Date.now() + 3_600_000) * 1000
+    await house.pool.call(actor.did, 'test', { kind: 'vouch', seq })
+    const car = repoFor(actor, 450).car()
+    expect(await importInto(house, actor, { car })).toMatchObject({ records: 450 })
+    expect((await page(house, actor, { after: seq })).seqs).toEqual([seq + 1, seq + 2, seq + 3])
     await close(house)
   })
 

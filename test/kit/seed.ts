@@ -71,6 +71,7 @@ export function seedBoot(dataDir: string, serviceDid: string): ShardBoot {
     treeBytesMax: 16 * 1024 * 1024,
     journalBytes: 1024 * 1024,
     clockId: 900,
+    vouched: 0,
     logLevel: 'warn',
     migrations: folder('migrations/actor/sqlite'),
     schemas: '',

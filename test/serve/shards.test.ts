@@ -12,6 +12,7 @@ import { ForeignRepo } from '../bulk/foreign-repo.ts'
 import { Gate } from '../kit/gate.ts'
 import { failureOf } from '../kit/wait.ts'
 import { a, post, postUri, replyTo, rules, schemas } from '../service/posts.ts'
+import { ToldCursors } from '../../src/stream/told-cursors.ts'
 import { newDid } from '../shard/pools.ts'
 import { temporaryFolder } from '../store/temporary.ts'
 
@@ -28,7 +29,10 @@ beforeAll(async () => {
     },
     died: () => undefined,
   }
-  actors = await startActors({ config, rules, docs: schemaDocs, schemas }, around)
+  actors = await startActors(
+    { config, told: new ToldCursors(dataDir), rules, docs: schemaDocs, schemas },
+    around,
+  )
 })
 afterAll(async () => {
   await actors.close()

@@ -299,6 +299,7 @@ function context(): WriteContext {
     schemas,
     clockId: 7,
     nowMs,
+    vouched: 0,
     content: async (_, rkey) => rows.get(rkey),
   }
 }

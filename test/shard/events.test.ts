@@ -196,6 +196,45 @@ describe.each(kinds)('%s: the log of an actor', (kind) => {
     await rename(`${actor.folder}-away`, actor.folder)
   })
 
+  test('has nothing up to where it was vouched for, be it a commit, a status or a new repo', async () => {
+    const actor = await house.actor()
+    const { did } = actor
+    let seq = (Date.now() + 3_600_000) * 1000
+    const vouch = async () => {
+      seq += 1_000_000
+      const { seq: end } = await house.pool.call(did, 'test', { kind: 'vouch', seq })
+      expect((await page(house, actor)).seqs.at(-1)).toBe(end)
+    }
+    const after = async () => (await page(house, actor, { after: seq })).seqs
+    await vouch()
+    await actor.create('one')
+    await actor.create('two')
+    expect(await after()).toEqual([seq + 1, seq + 2])
+    await vouch()
+    await house.pool.call(did, 'test', { kind: 'status', takendown: true, nowMs: Date.now() })
+    expect(await after()).toEqual([seq + 1])
+    await vouch()
+    const { numbers } = await house.pool.call(did, 'test', { kind: 'leave' })
+    await house.pool.call(did, 'test', { kind: 'erase' })
+    await house.pool.call(did, 'test', { kind: 'key' })
+    await house.pool.call(did, 'test', { kind: 'open', outbox: [], after: numbers })
+    expect(await after()).toEqual([seq + 1])
+  })
+
+  test('is vouched for only once what is on its way into it is there', async () => {
+    const actor = await house.actor()
+    const order: string[] = []
+    await house.pool.call(actor.did, 'test', { kind: 'lend' })
+    const vouched = house.pool
+      .call(actor.did, 'test', { kind: 'vouch', seq: 1 })
+      .then(() => order.push('vouched'))
+    await house.pool.call(actor.did, 'test', { kind: 'last' })
+    order.push('on its way')
+    await house.pool.call(actor.did, 'test', { kind: 'return' })
+    await vouched
+    expect(order).toEqual(['on its way', 'vouched'])
+  })
+
   test('of a departure is gone, and whoever read all of it learns so', async () => {
     const actor = await house.actor()
     await actor.create('one')
@@ -261,7 +300,7 @@ test.each(['last', 'events'] as const)(
       return before
     })
     const push = () => undefined
-    const events = new Events({ actors, turns: new Turns(), boundaries: [a, b], push })
+    const events = new Events({ actors, turns: new Turns(), boundaries: [a, b], vouched: 0, push })
     if (kind === 'last') expect(await events.last(did)).toEqual({ seq: ends })
     else await events.page(did, { after: 0, eyes: 'all', except: [] })
     expect(await events.last(did)).toEqual({ seq: ends })

@@ -8,6 +8,7 @@ import type { Eyes } from '../../src/service/event-view.ts'
 import { TakedownStore } from '../../src/store/takedown.ts'
 import { Following } from '../../src/stream/following.ts'
 import { RepoStream } from '../../src/stream/repo-stream.ts'
+import { ToldCursors } from '../../src/stream/told-cursors.ts'
 import { serviceSql } from '../kit/service-store.ts'
 import { eventually } from '../kit/wait.ts'
 import { a, b, boundary, collection, post } from '../service/posts.ts'
@@ -23,11 +24,13 @@ let actor: Actor
 let takedowns: TakedownStore
 let following: Following
 let call: CallActor
+let told: ToldCursors
 let nowMs: number
 
 beforeEach(async () => {
   house = await House.open('worker', join(folder, crypto.randomUUID()))
   actor = await house.actor()
+  told = new ToldCursors(house.dataDir)
   takedowns = new TakedownStore(await serviceSql(folder))
   following = new Following((pushed) => house.pool.follow(pushed))
   call = (did, requestId, ask) => house.pool.call(did, requestId, ask)
@@ -106,6 +109,46 @@ describe('who sees a part is told where to go on from', () => {
     stream.stop()
   })
 
+  test('of whom nobody passes over what is written under a clock that was set back', async () => {
+    // To the reader it is an hour later than to whoever writes.
+    nowMs += 3_600_000
+    const cursor = await toldCursor()
+    await actor.create('by-the-same')
+    const same = new Sink()
+    await streamOf(same, { eyes: [a], cursor }).start()
+    nowMs += 3_600_000
+    const later = await toldCursor()
+    await house.pool.close()
+    const known = new ToldCursors(house.dataDir)
+    expect(known.most).toBeGreaterThanOrEqual(later)
+    house = await House.open('worker', house.dataDir, [{ vouched: known.most }])
+    await house.known(actor.did, actor.signingKey).create('by-the-next')
+    // By now the clock is put right, and what the reader has is in the future.
+    nowMs = Date.now()
+    told = known
+    const next = new Sink()
+    await streamOf(next, { eyes: [a], cursor: later }).start()
+    expect([textsOf(same), textsOf(next)]).toEqual([['by-the-same'], ['by-the-next']])
+  })
+
+  test('but not before they have what was logged meanwhile', async () => {
+    const [inner, sink] = [call, new Sink()]
+    let asked = 0
+    call = async (did, requestId, ask) => {
+      const answer = await inner(did, requestId, ask)
+      if (ask.kind !== 'vouch' || !('seq' in answer)) return answer
+      asked += 1
+      // At first as if the news of one more event were still on its way.
+      return asked === 1 ? { ...answer, seq: Number.MAX_SAFE_INTEGER } : answer
+    }
+    const stream = streamOf(sink, { eyes: [a] })
+    await stream.start()
+    nowMs += 60_000
+    await ticked(stream, sink)
+    expect([asked, sink.told.length]).toEqual([2, 1])
+    stream.stop()
+  })
+
   test('and who sees all is not', async () => {
     const sink = new Sink()
     const stream = streamOf(sink)
@@ -172,8 +215,19 @@ function streamOf(
 ): RepoStream {
   const { cursor, eyes = 'all', seesTakendown = false } = over
   const reading = { eyes, seesWhole: eyes === 'all', seesTakendown, requestId: 'test' }
-  const sources = { call, takedowns, following, now: () => nowMs }
+  const sources = { call, takedowns, following, told, now: () => nowMs }
   return new RepoStream({ ...sources, ...reading, did: actor.did, outlet, cursor })
+}
+
+/** What a reader of a part is told who has been there for a minute. */
+async function toldCursor(): Promise<number> {
+  const sink = new Sink()
+  const stream = streamOf(sink, { eyes: [a] })
+  await stream.start()
+  nowMs += 60_000
+  await ticked(stream, sink)
+  stream.stop()
+  return Number(sink.told.at(-1)?.[1]['seq'])
 }
 
 async function takeDown(rkey: string): Promise<void> {

@@ -8,6 +8,7 @@ import type { Eyes } from '../../src/service/event-view.ts'
 import { MemberLog } from '../../src/store/member-log.ts'
 import { TakedownStore } from '../../src/store/takedown.ts'
 import { Following } from '../../src/stream/following.ts'
+import { ToldCursors } from '../../src/stream/told-cursors.ts'
 import { Memberships } from '../../src/stream/memberships.ts'
 import { ServiceStream } from '../../src/stream/service-stream.ts'
 import { eventually } from '../kit/wait.ts'
@@ -162,6 +163,7 @@ function streamOf(sink: Sink, cursors: Readonly<Record<string, number>>, eyes: E
   const stream = new ServiceStream({
     call,
     takedowns: new TakedownStore(sql),
+    told: new ToldCursors(folder),
     following: new Following((pushed) => world.house.pool.follow(pushed)),
     memberships: new Memberships(parts),
     outlet,
