@@ -12,6 +12,7 @@ import { externalList, outside } from './serve/outside.ts'
 import { membership } from './serve/people.ts'
 import { startActors, type Threads } from './serve/shards.ts'
 import { openServiceSql, serviceKey, storesOver } from './serve/stores.ts'
+import { BlobKeeper } from './service/blob-keeper.ts'
 import { Background } from './service/background.ts'
 import { namedCollections } from './service/collections.ts'
 import { Eligibility } from './service/eligibility.ts'
@@ -20,6 +21,7 @@ import { announceChanges } from './service/reconfigure.ts'
 import { SessionSecrets } from './service/session-secrets.ts'
 import type { WriteRules } from './service/write-op.ts'
 import { finishRemovals } from './store/actor-folder.ts'
+import { DiskBlobs } from './store/blob-disk.ts'
 import { OauthKeyStore } from './store/oauth-key.ts'
 import { SessionSecretStore } from './store/session-secret.ts'
 import { sharedSecret } from './store/secret.ts'
@@ -59,6 +61,8 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
   await announceChanges({ ...config, serviceKey: key.did }, { store, log })
   const told = new ToldCursors(config.dataDir)
   const actors = await startActors({ config, told, rules, docs, schemas }, around)
+  const storage = new DiskBlobs(config.dataDir)
+  const blobs = new BlobKeeper({ storage, ...actors, ...stores, log })
   const keys = isConfidential(config.publicUrl)
     ? await OauthKeys.open({ store: new OauthKeyStore(sql), now: Date.now, log })
     : undefined
@@ -75,6 +79,9 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
     secrets,
     ...actors,
     told,
+    storage,
+    blobs,
+    blobSecret: await sharedSecret(sql, 'blob links'),
     eligibility,
     nonceSecret: await sharedSecret(sql, 'dpop nonces'),
     ...stores,
@@ -85,14 +92,7 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
   const server = doors({ ...base, ...members, k256 }, around)
   await eligibility.start()
   server.listen()
-  log.info('started', {
-    version: around.version,
-    url: config.publicUrl,
-    did: config.serviceDid,
-    dataDir: config.dataDir,
-    developmentMode: config.devMode,
-    verifiers: { ES256K: k256.name, ES256: 'node:crypto' },
-  })
+  sayStarted(config, around, k256)
   const { tokenSessions: sessions } = stores
   const parts = { dataDir: config.dataDir, clean, store, sessions, secrets, ...members, log }
   const background = new Background(parts)
@@ -102,10 +102,23 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
       const swept = await background.stop()
       await members.outbox.stop()
       await remote.oauth.stop()
+      await blobs.stop()
       await actors.close()
+      await storage.close()
       await store.end(swept)
     },
   }
+}
+
+function sayStarted(config: Config, { log, version }: Surroundings, k256: K256Verifier): void {
+  log.info('started', {
+    version,
+    url: config.publicUrl,
+    did: config.serviceDid,
+    dataDir: config.dataDir,
+    developmentMode: config.devMode,
+    verifiers: { ES256K: k256.name, ES256: 'node:crypto' },
+  })
 }
 
 /** What a kill may have left. */

@@ -65,6 +65,8 @@ export const badValues: Record<string, readonly string[]> = {
   STRATOS_SHARDS: ['', '-1', '65', '1.5', 'all'],
   STRATOS_JOURNAL_BYTES: ['', '0', '65535', '1073741825', '8MB'],
   STRATOS_RETENTION_DAYS: ['', '0', '36501', '1.5', 'ever'],
+  STRATOS_BLOB_MAX_BYTES: ['', '0', '1023', '4294967296', '50MiB', '1e9', '9'.repeat(16)],
+  STRATOS_BLOB_QUOTA_BYTES: ['', '-1', '1000000000000001', '1GiB', '1e9', '9'.repeat(16)],
   STRATOS_IMPORT_MAX_BYTES: ['', '0', '1048575', '4294967296', '256MiB', '1e9', '9'.repeat(16)],
   STRATOS_ACTOR_HANDLES: ['', '0', '7', '100001', 'many'],
   STRATOS_AUTH_FAILURES_PER_MINUTE: ['', '0', '1000001', 'none'],

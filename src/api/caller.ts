@@ -39,7 +39,7 @@ export interface User {
 }
 
 /** Who reads, by whatever credential. */
-type Reader = Exclude<Caller, User> | Pick<User, 'kind' | 'did'>
+export type Reader = Exclude<Caller, User> | Pick<User, 'kind' | 'did'>
 
 /** An AppView that the operator lets read, and nothing else: it is no person. */
 export interface AppView {

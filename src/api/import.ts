@@ -88,6 +88,8 @@ class Imports {
       log.info('import.done', { did, requestId, records, rewritten })
       const nowMs = Date.now()
       if (records > 0) await imports.imported(did, { nowMs, sinceMs: nowMs - dayMs })
+      // Some of what they name may have come before them.
+      this.#parts.blobs.nudge(did, requestId)
       return { body: { imported: records, rewritten } }
     })
   }

@@ -10,6 +10,7 @@ import {
 } from '../atproto/syntax.ts'
 import { assert } from '../lib/assert.ts'
 import type { Identities } from '../remote/identity.ts'
+import type { BlobKeeper } from '../service/blob-keeper.ts'
 import type { CallActor } from '../service/calls.ts'
 import type { Enrollments } from '../service/enrollment.ts'
 import type { Outbox } from '../service/outbox.ts'
@@ -36,6 +37,7 @@ export interface WriteParts extends AccessFacts {
   /** Whether a record without a stub lacks one. */
   readonly wantsStubs: boolean
   readonly writes: WriteRate
+  readonly blobs: BlobKeeper
 }
 
 /** The methods by which people write to their own repos. */
@@ -112,7 +114,7 @@ export class RepoWrites {
       // Whether something is there to delete, whatever its collection, is known further on.
       if (action !== 'delete') checkCollection(collection, this.#parts.rules)
     }
-    const { repo, records } = await takedowns.of(did)
+    const { repo, records, blobs: takendownBlobs } = await takedowns.of(did)
     if (repo && ops.some(({ action }) => action !== 'delete')) throw repoTakendown()
     const stubs = stubCollections(scope)
     const found = ops.flatMap((op) => (op.action === 'delete' ? [] : targetUris(op.record)))
@@ -124,9 +126,10 @@ export class RepoWrites {
       keepsStubs: wantsStubs,
       targets: await findTargets([...new Set(found)], { ...this.#parts, author, requestId }),
       takendown: records.length === 0 ? records : records.filter(isAmong(author, ops)),
+      takendownBlobs,
       swapCommit: cidOf(call.input, 'swapCommit'),
     }
-    const send = () => this.#parts.call(did, requestId, { kind: 'write', ...ask })
+    const send = () => this.#send(did, requestId, ask)
     const bare = ops.filter((op) => op.action !== 'delete' && !stubs.includes(op.collection))
     // Where the PDS takes no stub, there may still be one of before: to take back, or to correct.
     const isBare = ({ action }: WriteOp) => action === 'create' || !wantsStubs
@@ -143,6 +146,12 @@ export class RepoWrites {
     } finally {
       release()
     }
+  }
+
+  async #send(did: Did, requestId: string, ask: WriteCall): Promise<WriteAnswer> {
+    const answer = await this.#parts.call(did, requestId, { kind: 'write', ...ask })
+    if (answer.touchesBlobs === true) this.#parts.blobs.nudge(did, requestId)
+    return answer
   }
 
   /** The enrolled person who calls, for whose own repo the write must be. */

@@ -7,6 +7,7 @@ import type { Log } from '../lib/log.ts'
 import { clientNetwork, proxyList } from './address.ts'
 import type { Account } from './account.ts'
 import { assets } from './assets.ts'
+import type { BlobLinks } from './blob-links.ts'
 import { keptOpen } from './kept-open.ts'
 import type { SignIn } from './oauth.ts'
 import {
@@ -18,10 +19,11 @@ import {
   refusalBody,
   refusalOf,
   secureHeaders,
+  xrpcHeaders,
 } from './reply.ts'
 import type { Stream, Streams } from '../stream/streams.ts'
 import { sockets } from './sockets.ts'
-import { checkVerb, type Xrpc } from './xrpc.ts'
+import { checkVerb, contentResponse, type Xrpc } from './xrpc.ts'
 
 interface Parts {
   readonly config: Config
@@ -29,6 +31,7 @@ interface Parts {
   readonly xrpc: Xrpc
   readonly signIn: SignIn
   readonly account: Account
+  readonly links: BlobLinks
   readonly documents: Readonly<Record<string, () => Response>>
   /** Component states for /health. */
   readonly components: () => object
@@ -69,11 +72,12 @@ export class Server {
 
   /** @throws Error when the port is taken */
   listen(): void {
-    const { host: hostname, port, importBytesMax } = this.#parts.config
+    const { host: hostname, port, importBytesMax, blobBytesMax } = this.#parts.config
+    const bytesMax = Math.max(importBytesMax, blobBytesMax)
     this.#app.listen({
       hostname,
       port,
-      maxRequestBodySize: Math.max(sentBytesMax, 2 * importBytesMax),
+      maxRequestBodySize: Math.max(sentBytesMax, 2 * bytesMax),
       idleTimeout: idleSeconds,
       // Elysia's defaults: a second process would get half of the connections to a port that is
       // taken, and what an error says would go to the caller.
@@ -117,6 +121,9 @@ export class Server {
       ({ request, server, params }) =>
         this.#serve({ request, server }, (visit) => xrpc.answer({ ...visit, nsid: params.nsid })),
       raw,
+    )
+    app.get('/blob/:did/:cid', ({ request, server }) =>
+      this.#serve({ request, server }, (visit) => this.#blob(visit)),
     )
     app.get(
       '/oauth/authorize',
@@ -203,6 +210,20 @@ export class Server {
     } finally {
       this.#running -= 1
       if (this.#running === 0) this.#idle?.()
+    }
+  }
+
+  async #blob({ request, url, requestId }: Visit): Promise<Response> {
+    const { links, log } = this.#parts
+    try {
+      const { body, headers } = await links.open(url, request, requestId)
+      const own = { ...headers, 'referrer-policy': 'no-referrer', 'x-request-id': requestId }
+      return await contentResponse(request, body, own)
+    } catch (error) {
+      const refusal = refusalOf(error, { log, requestId })
+      const { status } = refusal
+      const headers = xrpcHeaders({ ...refusal.headers, 'x-request-id': requestId })
+      return new Response(JSON.stringify(refusalBody(refusal)), { status, headers })
     }
   }
 

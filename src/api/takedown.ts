@@ -1,7 +1,9 @@
+import { type Cid, isRawCid } from '../atproto/cid.ts'
 import { invalidRequest, XrpcError } from '../atproto/errors.ts'
 import { type Did, parseDid, parseRecordUri, recordUri } from '../atproto/syntax.ts'
-import { assert } from '../lib/assert.ts'
+import { assert, unreachable } from '../lib/assert.ts'
 import type { Log } from '../lib/log.ts'
+import type { BlobKeeper } from '../service/blob-keeper.ts'
 import type { CallActor } from '../service/calls.ts'
 import type { TakedownNews } from '../service/takedown-news.ts'
 import {
@@ -31,6 +33,7 @@ export function takedownMethods(parts: TakedownParts): Record<string, Method> {
 
 interface TakedownParts extends AccessFacts {
   readonly news: TakedownNews
+  readonly blobs: BlobKeeper
   readonly call: CallActor
   readonly log: Log
 }
@@ -52,11 +55,10 @@ async function updateSubjectStatus(call: Call, parts: TakedownParts): Promise<An
   }
   const applied = flag(takedown, 'applied')
   await takedowns.markNews(subject)
-  const changed = applied ? await apply(subject, ref, takedowns) : await takedowns.lift(subject)
+  const changed = applied ? await apply(subject, ref, takedowns) : await lift(subject, parts)
   if (changed) {
     const event = applied ? 'takedown.applied' : 'takedown.lifted'
-    const named = subject.kind === 'repo' ? subject.did : subject.uri
-    log.info(event, { subject: named, by: nameOf(caller), requestId })
+    log.info(event, { subject: subjectOf(subject), by: nameOf(caller), requestId })
   }
   await tell(subject, { changed, requestId }, parts)
   return { body: { ...shown, takedown: { applied, ...(ref === undefined ? {} : { ref }) } } }
@@ -77,6 +79,12 @@ async function tell(
   }
 }
 
+async function lift(subject: TakedownSubject, parts: TakedownParts): Promise<boolean> {
+  // Whoever is let in again must find it.
+  if (subject.kind === 'blob') await parts.blobs.restore(subject.did, subject.cid)
+  return await parts.takedowns.lift(subject)
+}
+
 async function apply(
   subject: TakedownSubject,
   ref: string | undefined,
@@ -84,17 +92,20 @@ async function apply(
 ): Promise<true> {
   if (await takedowns.apply(subject, { ref, nowMs: Date.now() })) return true
   throw invalidRequest(
-    `${recordTakedownsMax} records of this repo are taken down already: take down the repo`,
+    `${recordTakedownsMax} records and blobs of this repo are taken down already: take down the repo`,
   )
 }
 
 async function getSubjectStatus(call: Call, parts: TakedownParts): Promise<Answer> {
   const { params } = call
-  if (text(params, 'blob') !== undefined) throw noBlobs()
   const uri = text(params, 'uri')
   if (uri !== undefined) return await recordStatus(uri, call, parts)
   const did = text(params, 'did')
-  if (did === undefined) throw invalidRequest('name a subject: did or uri')
+  const blob = cidOf(params, 'blob')
+  if (did !== undefined && blob !== undefined) {
+    return await blobStatus({ kind: 'blob', did: parseDid(did), cid: rawCid(blob) }, call, parts)
+  }
+  if (did === undefined) throw invalidRequest('name a subject: did, uri, or did and blob')
   return await repoStatus(parseDid(did), parts)
 }
 
@@ -103,6 +114,22 @@ async function repoStatus(did: Did, { enrollments, takedowns }: TakedownParts): 
   if (takedown === undefined && (await enrollments.find(did)) === undefined) throw notFound()
   const subject = shownSubject({ kind: 'repo', did })
   return { body: { subject, takedown: shownTakedown(takedown) } }
+}
+
+/** Of one that was taken down, or that a record names. */
+async function blobStatus(
+  blob: Extract<TakedownSubject, { kind: 'blob' }>,
+  { requestId }: Call,
+  { enrollments, takedowns, call }: TakedownParts,
+): Promise<Answer> {
+  const { did, cid } = blob
+  const takedown = await takedowns.find(subjectOf(blob))
+  if (takedown === undefined) {
+    if ((await enrollments.find(did)) === undefined) throw notFound()
+    const found = await call(did, requestId, { kind: 'blob', cid, view: 'all' })
+    if ('missing' in found) throw notFound()
+  }
+  return { body: { subject: shownSubject(blob), takedown: shownTakedown(takedown) } }
 }
 
 /** A reference needs a CID: the present record's or, where there is none, the takedown's own. */
@@ -134,17 +161,33 @@ function parseSubject(subject: Readonly<Record<string, unknown>>): TakedownSubje
       assert(cid !== undefined, 'a strong reference has a CID by its lexicon')
       return { kind: 'record', did, uri: recordUri(did, collection, rkey), cid }
     }
-    case 'com.atproto.admin.defs#repoBlobRef':
-      throw noBlobs()
+    case blobRef: {
+      const cid = cidOf(subject, 'cid')
+      assert(cid !== undefined, 'a reference to a blob has a CID by its lexicon')
+      return { kind: 'blob', did: parseDid(text(subject, 'did') ?? ''), cid: rawCid(cid) }
+    }
     default:
-      throw invalidRequest(`subject must be a ${repoRef} or a ${strongRef}`)
+      throw invalidRequest(`subject must be a ${repoRef}, a ${strongRef} or a ${blobRef}`)
   }
 }
 
+/** @throws XrpcError 400 for the CID of a record */
+function rawCid(cid: Cid): Cid {
+  if (isRawCid(cid)) return cid
+  throw invalidRequest('a blob has a raw CID')
+}
+
 function shownSubject(subject: TakedownSubject): object {
-  return subject.kind === 'repo'
-    ? { $type: repoRef, did: subject.did }
-    : { $type: strongRef, uri: subject.uri, cid: subject.cid }
+  switch (subject.kind) {
+    case 'repo':
+      return { $type: repoRef, did: subject.did }
+    case 'record':
+      return { $type: strongRef, uri: subject.uri, cid: subject.cid }
+    case 'blob':
+      return { $type: blobRef, did: subject.did, cid: subject.cid }
+    default:
+      return unreachable(subject)
+  }
 }
 
 /** One that was applied without a name goes by its time, as on a PDS. */
@@ -159,15 +202,12 @@ function nameOf(caller: Caller): string {
   return caller.did
 }
 
-function noBlobs(): XrpcError {
-  return invalidRequest('this service holds no blobs: take down the record or the repo')
-}
-
 /** Of this name and status on a PDS, too. */
 function notFound(): XrpcError {
   return new XrpcError(400, 'NotFound', 'nothing is known here of this subject')
 }
 
 const repoRef = 'com.atproto.admin.defs#repoRef'
+const blobRef = 'com.atproto.admin.defs#repoBlobRef'
 const strongRef = 'com.atproto.repo.strongRef'
 const refCharsMax = 1000

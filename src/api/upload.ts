@@ -38,11 +38,8 @@ export function checkLength({ headers }: Request, bytesMax: number): void {
   if (length > bytesMax) throw tooLarge(bytesMax)
 }
 
-async function receive({ body, signal }: Request, path: string, limits: Limits): Promise<void> {
+async function receive(request: Request, path: string, limits: Limits): Promise<void> {
   await using file = await open(path, 'wx', 0o600)
-  if (body === null) return
-  const reader = body.getReader()
-  const pace = new Pace(limits, () => void reader.cancel())
   // A body may come in pieces of one byte each.
   const gathered = new Uint8Array(writeBytes)
   let used = 0
@@ -50,20 +47,37 @@ async function receive({ body, signal }: Request, path: string, limits: Limits):
     await file.writeFile(gathered.subarray(0, used))
     used = 0
   }
+  await receiveBody(request, limits, async (bytes) => {
+    if (used + bytes.length > writeBytes) await flush()
+    if (bytes.length > writeBytes) await file.writeFile(bytes)
+    else {
+      gathered.set(bytes, used)
+      used += bytes.length
+    }
+  })
+  await flush()
+}
+
+/**
+ * Gives the body of a request piece by piece, the next one when `take` is done with the last.
+ * @throws XrpcError as `withUpload`, and whatever `take` throws
+ */
+export async function receiveBody(
+  { body, signal }: Request,
+  limits: Limits,
+  take: (bytes: Uint8Array) => Promise<void>,
+): Promise<void> {
+  if (body === null) return
+  const reader = body.getReader()
+  const pace = new Pace(limits, () => void reader.cancel())
   try {
     for (;;) {
       const { value } = await reader.read()
       pace.check()
-      if (value === undefined) break
+      if (value === undefined) return
       pace.add(value.length)
-      if (used + value.length > writeBytes) await flush()
-      if (value.length > writeBytes) await file.writeFile(value)
-      else {
-        gathered.set(value, used)
-        used += value.length
-      }
+      await take(value)
     }
-    await flush()
   } catch (error) {
     if (signal.aborted) throw invalidRequest('the body was cut off')
     await reader.cancel()

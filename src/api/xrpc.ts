@@ -30,7 +30,7 @@ export interface Call {
 
 export interface Answer {
   /** JSON, written or still to be written, bytes of `type`, whole or in a stream, or a WebSocket by now. */
-  readonly body: object | JsonText | Bytes | Streamed | typeof upgraded
+  readonly body: object | JsonText | Bytes | Content | Streamed | typeof upgraded
   readonly headers?: Readonly<Record<string, string>>
 }
 
@@ -50,6 +50,22 @@ export class Bytes {
 
   constructor(bytes: Uint8Array<ArrayBuffer>, type: string) {
     this.bytes = bytes
+    this.type = type
+  }
+}
+
+/** Bytes from where they are kept, or none, with a status of their own. */
+export class Content {
+  readonly body: Blob | ReadableStream<Uint8Array> | null
+  readonly status: 200 | 206 | 304
+  readonly type: string
+
+  constructor(
+    body: Content['body'],
+    { status, type }: { readonly status: Content['status']; readonly type: string },
+  ) {
+    this.body = body
+    this.status = status
     this.type = type
   }
 }
@@ -130,6 +146,7 @@ export class Xrpc {
         const typed = xrpcHeaders({ ...own, 'content-type': body.type })
         return new Response(body.bytes, { headers: typed })
       }
+      if (body instanceof Content) return await contentResponse(request, body, own)
       if (!('stream' in body)) {
         return new Response(JSON.stringify(body), { headers: xrpcHeaders(own) })
       }
@@ -178,7 +195,7 @@ export class Xrpc {
   #checkOutput(nsid: string, body: Answer['body']): void {
     const { schemas } = this.#parts
     if (body instanceof JsonText) schemas.checkOutput(nsid, JSON.parse(body.text))
-    else if (body !== upgraded && !('stream' in body || body instanceof Bytes)) {
+    else if (body !== upgraded && !isBytes(body)) {
       schemas.checkOutput(nsid, body)
     }
   }
@@ -193,6 +210,22 @@ export class Xrpc {
     const body = await readJson(request)
     return this.#parts.schemas.checkInput(nsid, method.prepare?.(body) ?? body)
   }
+}
+
+function isBytes(body: object): boolean {
+  return 'stream' in body || body instanceof Bytes || body instanceof Content
+}
+
+/** `own` are headers beside those of every XRPC answer, some of which they replace. */
+export async function contentResponse(
+  { method }: Request,
+  { body, status, type }: Content,
+  own: Readonly<Record<string, string>>,
+): Promise<Response> {
+  const headers = xrpcHeaders({ ...own, 'content-type': type })
+  if (method !== 'HEAD') return new Response(body, { status, headers })
+  if (body instanceof ReadableStream) await body.cancel()
+  return new Response(null, { status, headers })
 }
 
 /** Of each method: all of the first, then some, so that a service under load is not slowed down. */

@@ -16,6 +16,12 @@ export function cidForRaw(bytes: Uint8Array): CidBytes {
   return hashed(bytes, codecRaw)
 }
 
+/** The CID of a blob whose SHA-256 is known. */
+export function cidForHash(hash: Uint8Array): CidBytes {
+  assert(hash.length === sha256Length, 'a SHA-256 has 32 bytes')
+  return headed(hash, codecRaw)
+}
+
 export function cidToString(cid: CidBytes): Cid {
   const chars = Buffer.allocUnsafe(cidCharLength)
   chars[0] = 0x62
@@ -128,13 +134,17 @@ for (const [value, code] of codes.entries()) values[code] = value
 const cidPattern = /^baf[yk]rei[a-h][a-z2-7]{50}[aeimquy4]$/
 
 function hashed(bytes: Uint8Array, codec: number): CidBytes {
+  const hash = new Uint8Array(sha256Length)
+  Bun.SHA256.hash(bytes, hash)
+  return headed(hash, codec)
+}
+
+function headed(hash: Uint8Array, codec: number): CidBytes {
   const cid = new Uint8Array(cidByteLength)
   cid[0] = 1
   cid[1] = codec
   cid[2] = sha256
   cid[3] = sha256Length
-  const hash = new Uint8Array(sha256Length)
-  Bun.SHA256.hash(bytes, hash)
   // A view on the CID instead of this copy would cost 130 bytes of heap for as long as it lives.
   cid.set(hash, cidHeadLength)
   assert(isCidBytes(cid), 'the header is a CID header')

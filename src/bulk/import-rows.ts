@@ -145,9 +145,10 @@ export class ImportRows {
     const { ask, sqlite, rules } = this.#parts
     const { did, collection, rkey } = place
     const { boundaries, links, createdAt } = kept
+    const blobs = [...new Set(kept.blobs.map((blob) => blob.cid))]
     const uri = recordUri(did, collection, rkey)
     this.#head = { ...this.#head, lastBlock: this.#head.lastBlock + 1 }
-    const put = { cid: cidToString(cid), content, blockId: this.#head.lastBlock, links }
+    const put = { cid: cidToString(cid), content, blockId: this.#head.lastBlock, links, blobs }
     const op: RecordOp = {
       action: 'create',
       uri,

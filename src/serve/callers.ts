@@ -51,7 +51,7 @@ export function callersOf(parts: Base & People & Verifiers, log: Log) {
     failuresPerMinute: config.authFailuresPerMinute,
     now: Date.now,
   })
-  return { browsers, credentials, sessions, proofs, dpop }
+  return { browsers, credentials, sessions, proofs, dpop, appViews }
 }
 
 function dpopProofs({ config, nonceSecret: secret }: Base): DpopProofs {

@@ -1,5 +1,9 @@
 import { Account } from '../api/account.ts'
 import { AnonymousTraffic } from '../api/anonymous.ts'
+import type { AppViews } from '../api/appviews.ts'
+import { BlobContent } from '../api/blob-content.ts'
+import { BlobLinks } from '../api/blob-links.ts'
+import { blobMethods } from '../api/blobs.ts'
 import { boundKeyMethods } from '../api/bound-keys.ts'
 import { publicDocuments } from '../api/documents.ts'
 import { hydrateMethods } from '../api/hydrate.ts'
@@ -43,9 +47,12 @@ export function doors(
   const { store, takedowns, tokenSessions, boundKeys } = parts
   const changes = () => store.writes + takedowns.writes + tokenSessions.writes + boundKeys.writes
   const streams = new Streams({ changes, log })
+  const content = new BlobContent({ ...parts, log })
+  const links = blobLinks(parts, { content, appViews: callers.appViews })
   const methods = methodTable(schemas, {
     ...repoMethods(writing),
     ...importMethods({ ...writing, log }),
+    ...blobMethods({ ...parts, content, links, log }),
     ...hydrateMethods(parts),
     ...membershipMethods({ ...parts, boundaries: config.boundaries }),
     ...operatorMethods({ ...parts, boundaries: config.boundaries }),
@@ -85,11 +92,19 @@ export function doors(
     signIn,
     account,
     documents,
+    links,
     components,
     streams,
     dpopNonce: () => callers.proofs.nonce,
     log,
   })
+}
+
+function blobLinks(
+  { config, blobSecret: secret }: Base,
+  made: { readonly content: BlobContent; readonly appViews: AppViews },
+): BlobLinks {
+  return new BlobLinks({ ...made, secret, publicUrl: config.publicUrl, now: Date.now })
 }
 
 function writeRate(config: Config): WriteRate {

@@ -8,6 +8,8 @@ import { Lru } from '../lib/lru.ts'
 import { missingScopes } from '../remote/oauth-client.ts'
 import type { OAuth } from '../remote/oauth.ts'
 import { Pds } from '../remote/pds.ts'
+import type { BlobKeeper } from '../service/blob-keeper.ts'
+import { BlobSweep } from '../service/blob-sweep.ts'
 import type { CallActor } from '../service/calls.ts'
 import { Departures } from '../service/departure.ts'
 import type { Eligibility } from '../service/eligibility.ts'
@@ -22,6 +24,7 @@ import { StubSwitch } from '../service/stub-switch.ts'
 import { TakedownNews } from '../service/takedown-news.ts'
 import type { WriteRules } from '../service/write-op.ts'
 import type { ShardPool } from '../shard/pool.ts'
+import type { BlobStorage } from '../store/blob-storage.ts'
 import type { Outside } from './outside.ts'
 import type { ToldCursors } from '../stream/told-cursors.ts'
 import type { Stores } from './stores.ts'
@@ -41,9 +44,14 @@ export interface Base extends Stores, Outside {
   readonly eligibility: Eligibility
   /** By which DPoP nonces are made and known again. */
   readonly nonceSecret: Uint8Array
+  /** By which links to blobs are signed. */
+  readonly blobSecret: Uint8Array
   readonly call: CallActor
   readonly bulk: Bulk
   readonly told: ToldCursors
+  /** The bytes of blobs, and whoever keeps them in order. */
+  readonly storage: BlobStorage
+  readonly blobs: BlobKeeper
   /** Has what the shards store told, to one listener or to none. */
   readonly follow: ShardPool['follow']
 }
@@ -52,7 +60,7 @@ export type People = ReturnType<typeof membership>
 
 /** Who is in, how they join and leave, and what their PDSes are told of it. */
 export function membership(base: Base, log: Log) {
-  const { config, store, departures, key, call, oauth, identities } = base
+  const { config, store, departures, call, oauth, identities } = base
   const pds = (did: Did) => new Pds({ did, use: (task) => oauth.use(did, task), now: Date.now })
   const ending: OAuth['ending'] = (did, task) => oauth.ending(did, task)
   const departing = {
@@ -64,7 +72,7 @@ export function membership(base: Base, log: Log) {
   const troubles = new Troubles({ identities, now: Date.now, log })
   const troubled = (did: Did) => troubles.troubled(did)
   const outbox = new Outbox({ store, departing, pointsPerHour, call, pds, service, troubled, log })
-  const enrollments = new Enrollments(config, { store, departures, call, outbox, key, log })
+  const enrollments = new Enrollments(config, { ...base, outbox, log })
   // Most people granted the same.
   const byScope = new Lru<string, readonly Nsid[]>(scopesMax)
   const stubCollections = (scope: string) => {
@@ -76,10 +84,21 @@ export function membership(base: Base, log: Log) {
   const stubs = new StubSwitch({ mode, stubCollections, store, call, outbox, log })
   const refresh = (did: Did) => oauth.refresh(did)
   const keepAlive = new KeepAlive({ store, refresh, troubled, now: Date.now, log })
-  const news = new TakedownNews({ takedowns: base.takedowns, enrollments, call, log })
+  const news = new TakedownNews({ ...base, enrollments, log })
   const { retentionDays } = config
   const retention = new Retention({ store, call, retentionDays, now: Date.now, log })
-  return { departing, news, retention, outbox, enrollments, stubCollections, stubs, keepAlive }
+  const blobSweep = new BlobSweep({ ...base, enrollments, now: Date.now, log })
+  return {
+    departing,
+    news,
+    retention,
+    blobSweep,
+    outbox,
+    enrollments,
+    stubCollections,
+    stubs,
+    keepAlive,
+  }
 }
 
 const scopesMax = 100

@@ -2,6 +2,7 @@ import type { Log } from '../lib/log.ts'
 import type { DepartureStore } from '../store/departure.ts'
 import type { ServiceStore } from '../store/service.ts'
 import type { Sessions } from '../store/session.ts'
+import type { BlobSweep } from './blob-sweep.ts'
 import type { Departures } from './departure.ts'
 import type { Enrollments } from './enrollment.ts'
 import type { KeepAlive } from './keep-alive.ts'
@@ -25,6 +26,7 @@ interface Parts {
   readonly keepAlive: KeepAlive
   readonly news: TakedownNews
   readonly retention: Retention
+  readonly blobSweep: BlobSweep
   readonly stubs: StubSwitch
   readonly log: Log
   /** Between two rounds of what is due. */
@@ -73,7 +75,7 @@ export class Background {
   }
 
   async #round(): Promise<void> {
-    const { enrollments, departing, sessions, secrets, news, retention } = this.#parts
+    const { enrollments, departing, sessions, secrets, news, retention, blobSweep } = this.#parts
     const stopped = () => this.#stopped
     await this.#attempt('departures', () => enrollments.eraseDue('background', stopped))
     await this.#attempt('records', () => enrollments.queueDueRecords('background', stopped))
@@ -82,6 +84,7 @@ export class Background {
     await this.#attempt('sessions', () => sessions.dropExpired(Date.now()))
     await this.#attempt('session secrets', () => secrets.eraseDue())
     await this.#attempt('retention', () => retention.prune(stopped))
+    await this.#attempt('blobs', () => blobSweep.run(stopped))
   }
 
   /** A failure of one kind of work must not keep the other kinds from being done. */

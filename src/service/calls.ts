@@ -12,6 +12,7 @@ import type {
   OutboxState,
 } from '../store/actor-outbox.ts'
 import type { RepoNumbers } from '../store/departure.ts'
+import type { BlobAnswers, BlobCall } from './blob-calls.ts'
 import type { Eyes } from './event-view.ts'
 import type { Targets } from './targets.ts'
 import type { WriteAnswer, WriteCall } from './write.ts'
@@ -68,6 +69,7 @@ export type ActorCall =
       readonly budget: Budget
     }
   | ({ readonly kind: 'restub' } & RestubCall)
+  | BlobCall
   /** The last numbers and all keys on the PDS; from now on the repo is closed to everybody. */
   | { readonly kind: 'leave' }
   /** Takes `leave` back. */
@@ -205,7 +207,7 @@ export interface StatusCall {
 }
 
 /** What each kind of call is answered with. `rev` is the head's. */
-export interface ActorAnswers {
+export interface ActorAnswers extends BlobAnswers {
   key: { readonly signingKey: string }
   open: { readonly rev: Tid }
   write: WriteAnswer

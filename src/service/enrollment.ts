@@ -8,6 +8,7 @@ import type { Budget, OutboxEntry } from '../store/actor-outbox.ts'
 import type { DepartureStore, RepoNumbers } from '../store/departure.ts'
 import type { Enrollment, ServiceStore } from '../store/service.ts'
 import { type Attestation, attest } from './attestation.ts'
+import type { BlobKeeper } from './blob-keeper.ts'
 import { boundariesOfPersonMax } from './boundary.ts'
 import type { ActorAnswers, CallActor } from './calls.ts'
 import { enrollmentCollection } from './collections.ts'
@@ -30,6 +31,8 @@ export interface EnrollmentRules {
 interface Parts {
   readonly store: ServiceStore
   readonly departures: DepartureStore
+  /** Bytes of those who leave are removed. */
+  readonly blobs: Pick<BlobKeeper, 'erase'>
   readonly call: CallActor
   readonly outbox: Outbox
   readonly key: ServiceKey
@@ -40,6 +43,7 @@ interface Parts {
 export class Enrollments {
   readonly #store: ServiceStore
   readonly #departures: DepartureStore
+  readonly #blobs: Parts['blobs']
   readonly #call: CallActor
   readonly #outbox: Outbox
   readonly #key: ServiceKey
@@ -52,6 +56,7 @@ export class Enrollments {
     this.#rules = rules
     this.#store = parts.store
     this.#departures = parts.departures
+    this.#blobs = parts.blobs
     this.#call = parts.call
     this.#outbox = parts.outbox
     this.#key = parts.key
@@ -218,6 +223,7 @@ export class Enrollments {
   async #erase(did: Did, requestId: string): Promise<void> {
     if ((await this.#departures.departure(did))?.erased !== false) return
     await this.#call(did, requestId, { kind: 'erase' })
+    await this.#blobs.erase(did)
     await this.#departures.markErased(did)
     this.#log.info('departure.erased', { did, requestId })
   }

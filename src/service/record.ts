@@ -5,6 +5,8 @@ import { type DataObject, type DataValue, isDataObject } from '../atproto/data.t
 import { XrpcError } from '../atproto/errors.ts'
 import type { Schemas } from '../atproto/lexicon.ts'
 import type { Did, Nsid } from '../atproto/syntax.ts'
+import type { BlobFacts } from '../store/actor-blobs.ts'
+import { namedBlobs } from './blob.ts'
 import { checkBoundaries } from './boundary.ts'
 import { isPrivate } from './collections.ts'
 import { checkPost, postCollection } from './post.ts'
@@ -43,6 +45,8 @@ export interface EncodedRecord {
   readonly createdAt: string | undefined
   /** What it answers and quotes. */
   readonly links: readonly Link[]
+  /** The blobs that it names, as it describes them. */
+  readonly blobs: readonly BlobFacts[]
   /** Whether there was a lexicon to hold it against. */
   readonly validationStatus: 'valid' | 'unknown'
 }
@@ -67,6 +71,7 @@ interface Encoding extends Pick<Measures, 'rules' | 'schemas'> {
 /**
  * Checks a record against every rule of this service and encodes it, with `$type` filled in and a
  * salt where it has none. What says the same as the record before it, salt aside, comes out as that.
+ * Whether its blobs are here is not known yet.
  * @throws XrpcError 400 with the name of the rule
  */
 export function encodeRecord(
@@ -79,18 +84,13 @@ export function encodeRecord(
   const checked = checkRecord(collection, claimed, { rules, own, schemas, validate })
   const { record, boundaries, validationStatus } = checked
   checkTargets(record, { boundaries, targets, before })
-  // The service holds no blobs: whatever a record names is missing.
-  if (hasObject(record, isBlob)) {
-    throw new XrpcError(400, 'BlobNotFound', 'the record names a blob that was not uploaded here')
-  }
   const { content, cidBytes, cid } = salted(record, before)
   checkSize(content)
-  const { createdAt, links } = factsOf(record)
-  return { cid, cidBytes, content, boundaries, createdAt, links, validationStatus }
+  return { cid, cidBytes, content, boundaries, ...factsOf(record), validationStatus }
 }
 
 /** What is kept of a record of an import, beside its bytes. */
-export type KeptRecord = Pick<EncodedRecord, 'boundaries' | 'createdAt' | 'links'>
+export type KeptRecord = Pick<EncodedRecord, 'boundaries' | 'createdAt' | 'links' | 'blobs'>
 
 /**
  * The rules for a record that comes as bytes with its CID: nothing is filled in. Its blobs may be
@@ -122,14 +122,14 @@ function checkRecord(
   const boundaries = checkBoundaries(Reflect.get(claimed, 'boundary'), { serviceDid, allowed, own })
   const { record, validationStatus } = held(collection, claimed, { schemas, validate })
   if (collection === postCollection) checkPost(record)
-  if (hasObject(record, isOldBlob)) {
+  if (hasOldBlob(record)) {
     throw invalidRecord('the record names a blob in the old form without "$type"')
   }
   return { record, boundaries, validationStatus }
 }
 
-function factsOf(record: DataObject): Pick<EncodedRecord, 'createdAt' | 'links'> {
-  return { createdAt: saidTime(record), links: linksOf(record) }
+function factsOf(record: DataObject): Pick<EncodedRecord, 'createdAt' | 'links' | 'blobs'> {
+  return { createdAt: saidTime(record), links: linksOf(record), blobs: namedBlobs(record) }
 }
 
 function checkSize({ length }: Uint8Array): void {
@@ -202,19 +202,13 @@ function freshSalt(): DataValue {
   return { $bytes: randomBytes(saltBytes).toString('base64').replaceAll('=', '') }
 }
 
-/** Whether an object in it, however deep, is such a one. */
-function hasObject(value: DataValue, isOne: (object: DataObject) => boolean): boolean {
-  if (Array.isArray(value)) return value.some((element) => hasObject(element, isOne))
+/** Whether an object in it, however deep, is a blob of the old form. */
+function hasOldBlob(value: DataValue): boolean {
+  if (Array.isArray(value)) return value.some(hasOldBlob)
   if (!isDataObject(value)) return false
-  return isOne(value) || Object.values(value).some((member) => hasObject(member, isOne))
-}
-
-function isBlob(object: DataObject): boolean {
-  return object['$type'] === 'blob'
-}
-
-function isOldBlob({ cid, mimeType }: DataObject): boolean {
-  return typeof cid === 'string' && typeof mimeType === 'string'
+  const { cid, mimeType } = value
+  if (typeof cid === 'string' && typeof mimeType === 'string') return true
+  return Object.values(value).some(hasOldBlob)
 }
 
 function otherType(collection: Nsid): XrpcError {

@@ -1,18 +1,24 @@
 import { XrpcError } from '../atproto/errors.ts'
-import type { AtUri, Did } from '../atproto/syntax.ts'
+import type { Did } from '../atproto/syntax.ts'
 import type { Log } from '../lib/log.ts'
-import type { TakedownStore } from '../store/takedown.ts'
+import { blobOf, type SubjectText, type TakedownStore } from '../store/takedown.ts'
+import type { BlobKeeper } from './blob-keeper.ts'
 import type { CallActor } from './calls.ts'
 import type { Enrollments } from './enrollment.ts'
 
 interface Parts {
+  /** Bytes of what is taken down go aside. */
+  readonly blobs: Pick<BlobKeeper, 'place'>
   readonly takedowns: TakedownStore
   readonly enrollments: Enrollments
   readonly call: CallActor
   readonly log: Log
 }
 
-/** Tells those who follow a repo what of it is taken down, or is back, by its log. */
+/**
+ * What follows from takedowns: those who follow a repo are told by its log what of it is taken down
+ * or back, and the bytes of blobs go into quarantine or come back.
+ */
 export class TakedownNews {
   readonly #parts: Parts
 
@@ -21,9 +27,11 @@ export class TakedownNews {
   }
 
   /** Tells how it stands now, and that this was told. */
-  async tell(subject: Did | AtUri, did: Did, requestId: string): Promise<void> {
-    const { takedowns, enrollments, call } = this.#parts
-    if ((await enrollments.member(did)) !== undefined) {
+  async tell(subject: SubjectText, did: Did, requestId: string): Promise<void> {
+    const { takedowns, enrollments, call, blobs } = this.#parts
+    const cid = blobOf(subject, did)
+    if (cid !== undefined) await blobs.place(did, cid)
+    else if ((await enrollments.member(did)) !== undefined) {
       const takendown = (await takedowns.find(subject)) !== undefined
       const path = subject === did ? undefined : subject.slice(`at://${did}/`.length)
       await toldBy(call(did, requestId, { kind: 'status', path, takendown, nowMs: Date.now() }))

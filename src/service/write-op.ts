@@ -16,8 +16,10 @@ import {
 } from '../atproto/syntax.ts'
 import { nextTid } from '../atproto/tid.ts'
 import { assert, unreachable } from '../lib/assert.ts'
+import type { BlobFacts } from '../store/actor-blobs.ts'
 import type { RecordOp } from '../store/actor-change.ts'
 import type { OutboxEntry } from '../store/actor-outbox.ts'
+import { checkBlobs, namedBlobs } from './blob.ts'
 import { boundaryNames } from './boundary.ts'
 import { type EncodedRecord, encodeRecord, type RecordRules, type StoredBefore } from './record.ts'
 import { stubOf } from './stub.ts'
@@ -74,6 +76,8 @@ export interface WriteContext {
   readonly vouched: number
   /** Content of a stored record. */
   content(collection: Nsid, rkey: Rkey): Promise<Uint8Array | undefined>
+  /** A blob that records may name. */
+  blob(cid: Cid): Promise<BlobFacts | undefined>
 }
 
 /** A record that was written and not stored yet. */
@@ -118,7 +122,7 @@ export async function planOp(
 ): Promise<PlannedOp> {
   switch (op.action) {
     case 'create':
-      return planCreate(draft, { call, op }, context)
+      return await planCreate(draft, { call, op }, context)
     case 'put':
     case 'update':
       return await planPut(draft, { call, op }, context)
@@ -129,15 +133,16 @@ export async function planOp(
   }
 }
 
-function planCreate(
+async function planCreate(
   draft: Draft,
   { call, op }: Asked<OpOf<'create'>>,
   context: WriteContext,
-): PlannedOp {
+): Promise<PlannedOp> {
   const { collection, record, validate } = op
   const targets = targetsNow(draft, call, record)
   const facts = { boundaries: call.boundaries, targets, validate }
   const encoded = encodeRecord(collection, record, { ...context, facts })
+  await checkRecordBlobs(encoded, { call }, context)
   const rkey = op.rkey ?? freshRkey(draft, collection, context)
   const path = `${collection}/${rkey}`
   if (draft.tree.get(path) !== undefined) {
@@ -166,6 +171,7 @@ async function planPut(
     const { validationStatus } = encoded
     return { result: { action: 'update', uri, cid: prev, validationStatus } }
   }
+  await checkRecordBlobs(encoded, { call }, context)
   return placed(draft, { call, collection, rkey, encoded, before }, context)
 }
 
@@ -178,7 +184,7 @@ async function planDelete(
   const prev = presentAt(draft, op)
   checkSwap(prev, op.swapRecord)
   if (prev === undefined) return { result: { action: 'delete' } }
-  const { boundaries: before } = await storedBefore(draft, { op, prev }, context)
+  const { record, boundaries: before } = await storedBefore(draft, { op, prev }, context)
   const uri = recordUri(context.did, collection, rkey)
   const path = `${collection}/${rkey}`
   draft.tree = draft.tree.delete(path)
@@ -187,7 +193,7 @@ async function planDelete(
   // A stub of times when there were some has to go with its record, too.
   const gone = { collection, rkey, record: null } as const
   return {
-    recordOp: { action: 'delete', uri, collection, rkey, prev, before, after: [] },
+    recordOp: { action: 'delete', uri, collection, rkey, prev, before, after: [], ...left(record) },
     entry: call.stubs.includes(collection) ? gone : { ...gone, onlyKnown: true },
     result: { action: 'delete' },
   }
@@ -220,8 +226,8 @@ function placed(
     uri,
     collection,
     rkey,
-    put: { cid, content, blockId: draft.lastBlock, links },
-    ...(before === undefined ? {} : { prev: before.cid }),
+    put: { cid, content, blockId: draft.lastBlock, links, ...named(encoded.blobs) },
+    ...(before === undefined ? {} : { prev: before.cid, ...left(before.record) }),
     before: before?.boundaries ?? [],
     after: boundaries,
   }
@@ -234,6 +240,31 @@ function placed(
   const stub = stubOf({ collection, uri, cid, createdAt, rules })
   const entry = { collection, rkey, record: JSON.stringify(stub) } as const
   return { recordOp, entry: takesStub ? entry : { ...entry, onlyKnown: true }, result }
+}
+
+/** @throws XrpcError 400 BlobNotFound for one that is taken down, too */
+async function checkRecordBlobs(
+  { blobs }: EncodedRecord,
+  { call }: Pick<Asked<WriteOp>, 'call'>,
+  context: WriteContext,
+): Promise<void> {
+  await checkBlobs(blobs, async (cid) =>
+    call.takendownBlobs.includes(cid) ? undefined : await context.blob(cid),
+  )
+}
+
+/** Most records name no blobs, and their Changes say nothing of any. */
+function named(blobs: readonly BlobFacts[]) {
+  return blobs.length === 0 ? {} : { blobs: distinct(blobs) }
+}
+
+function left(before: DataObject) {
+  const blobs = namedBlobs(before)
+  return blobs.length === 0 ? {} : { prevBlobs: distinct(blobs) }
+}
+
+function distinct(blobs: readonly BlobFacts[]): Cid[] {
+  return [...new Set(blobs.map(({ cid }) => cid))]
 }
 
 function presentAt(draft: Draft, op: { collection: Nsid; rkey: Rkey }): Cid | undefined {

@@ -28,6 +28,8 @@ export interface WriteCall extends RecordFacts {
   readonly keepsStubs?: boolean
   /** The author's own records that are taken down: nobody answers or quotes them. */
   readonly takendown: readonly AtUri[]
+  /** Blobs of theirs that are taken down: no record comes to name them. */
+  readonly takendownBlobs: readonly Cid[]
 }
 
 /** A repo as a value: a write makes a new one and leaves this one as it was. */
@@ -43,6 +45,8 @@ export interface WriteAnswer {
   readonly results: readonly WriteResult[]
   /** Absent where nothing changed. */
   readonly commit?: { readonly cid: Cid; readonly rev: Tid }
+  /** Whether the record of some blob came or went. */
+  readonly touchesBlobs?: true
 }
 
 export interface Planned {
@@ -85,7 +89,9 @@ export async function planWrite(
   const { tree, fresh } = draft
   const change = commitChange({ tree, before: state.head, ops, outbox }, context)
   const commit = { cid: change.after.cid, rev: change.after.rev }
-  return { state: { head: change.after, tree, fresh }, change, answer: { results, commit } }
+  const touchesBlobs = ops.some(({ put, prevBlobs }) => (put?.blobs ?? prevBlobs) !== undefined)
+  const answer = { results, commit, ...(touchesBlobs ? { touchesBlobs } : {}) }
+  return { state: { head: change.after, tree, fresh }, change, answer }
 }
 
 function isPresent(

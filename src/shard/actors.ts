@@ -4,6 +4,7 @@ import { overloaded, XrpcError } from '../atproto/errors.ts'
 import { SigningKey } from '../atproto/keys.ts'
 import type { Did } from '../atproto/syntax.ts'
 import { makeFolder, syncFolder, writeDurably } from '../lib/files.ts'
+import { namedBlobs } from '../service/blob.ts'
 import { linksOf } from '../service/targets.ts'
 import type { ActorAnswers } from '../service/calls.ts'
 import type { Head } from '../store/actor-change.ts'
@@ -258,7 +259,7 @@ export class Actors {
       const head = await store.head()
       if (head === undefined) throw repoNotFound(did)
       const { commit: _, ...rest } = head
-      if ((await store.due()).includes('backlinks')) await relink(store)
+      if ((await store.due()).length > 0) await relink(store)
       return { did, store, behind, key, head: rest }
     } catch (error) {
       await store.close()
@@ -267,10 +268,15 @@ export class Actors {
   }
 }
 
-/** Databases of before there were backlinks have none for what was written then. */
+/** Databases of before there were such rows have none for what was written then. */
 async function relink(store: ActorStore): Promise<void> {
   const records = await store.blocks()
-  await store.relink(records.map(({ uri, content }) => ({ uri, links: linksOf(decode(content)) })))
+  await store.relink(
+    records.map(({ uri, content }) => {
+      const record = decode(content)
+      return { uri, links: linksOf(record), blobs: namedBlobs(record).map(({ cid }) => cid) }
+    }),
+  )
 }
 
 const handleWaitMs = 5_000

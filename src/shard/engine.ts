@@ -4,9 +4,11 @@ import { unreachable } from '../lib/assert.ts'
 import type { Did } from '../atproto/syntax.ts'
 import type { Log } from '../lib/log.ts'
 import { Turns } from '../lib/turns.ts'
+import { isBlobCall } from '../service/blob-calls.ts'
 import type { ActorAnswers } from '../service/calls.ts'
 import { Journal } from '../store/journal.ts'
 import { Actors } from './actors.ts'
+import { Blobs } from './blobs.ts'
 import type { EventPush, ShardBoot, ShardMessage, ShardReply, ShardRequest } from './messages.ts'
 import { Events } from './events.ts'
 import { Loans } from './loans.ts'
@@ -27,6 +29,7 @@ export class Engine {
   readonly #writes: Writes
   readonly #events: Events
   readonly #ops: Ops
+  readonly #blobs: Blobs
   readonly #outboxes: Outboxes
   readonly #loans: Loans
   readonly #repos: Repos
@@ -65,6 +68,7 @@ export class Engine {
     const events = this.#events
     this.#writes = new Writes(this.#actors, repos, { boot, journal, schemas, turns, events })
     this.#ops = new Ops(this.#actors)
+    this.#blobs = new Blobs(this.#actors, turns)
     this.#loans = new Loans(this.#actors, repos, { turns, events })
     this.#outboxes = new Outboxes(this.#actors, turns, boot.rules)
   }
@@ -115,6 +119,7 @@ export class Engine {
 
   async #handle(request: ShardRequest): Promise<ActorAnswers[keyof ActorAnswers]> {
     const { did } = request
+    if (isBlobCall(request)) return await this.#blobs.answer(did, request)
     switch (request.kind) {
       case 'key':
         return { signingKey: this.#actors.signingKey(did).did }

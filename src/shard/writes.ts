@@ -174,6 +174,7 @@ export class Writes {
       vouched: events.vouched,
       content: async (collection, rkey) =>
         (await store.record(recordUri(did, collection, rkey), 'all'))?.content,
+      blob: (cid) => store.blobs.find(cid),
     }
   }
 

@@ -1,6 +1,7 @@
 import type { Cid } from '../atproto/cid.ts'
 import type { AtUri, Did, Nsid, Rkey, Tid } from '../atproto/syntax.ts'
 import { assert } from '../lib/assert.ts'
+import { recordBlobStatements } from './actor-blobs.ts'
 import { type OutboxEntry, queueStatement } from './actor-outbox.ts'
 import type { Statement } from './sql.ts'
 
@@ -27,8 +28,12 @@ export interface RecordOp {
     readonly blockId: number
     /** What it answers and quotes. */
     readonly links: Links
+    /** The blobs that it names, each once; absent for none. */
+    readonly blobs?: readonly Cid[]
   }
   readonly prev?: Cid
+  /** The blobs that the record named which goes; absent for none. */
+  readonly prevBlobs?: readonly Cid[]
   readonly before: readonly string[]
   readonly after: readonly string[]
 }
@@ -127,6 +132,7 @@ export function opStatements(
     ...op.before.map((name) => ({ sql: deleteBoundary, args: [name, collection, rkey], rows: 1 })),
     ...op.after.map((name) => ({ sql: insertBoundary, args: [name, collection, rkey], rows: 1 })),
     ...linkStatements(op),
+    ...recordBlobStatements(uri, { before: op.prevBlobs ?? [], after: put?.blobs ?? [] }),
   ]
   const dropBlock = { sql: deleteBlock, args: [uri], rows: 1 }
   if (put === undefined) {

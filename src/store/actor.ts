@@ -14,6 +14,7 @@ import {
   type HydratedRow,
 } from './actor-hydrate.ts'
 import { type Change, changeStatements, type Head, insertLink, type Links } from './actor-change.ts'
+import { ActorBlobs, recordBlobStatements } from './actor-blobs.ts'
 import { prunedStatement } from './actor-events.ts'
 import { ActorOutbox } from './actor-outbox.ts'
 import { sharing, visible } from './actor-view.ts'
@@ -72,11 +73,13 @@ const selectEntries = `select uri, collection, rkey, cid from stratos_record
 /** The queries and reports of one actor's database. It keeps nothing in memory. */
 export class ActorStore {
   readonly outbox: ActorOutbox
+  readonly blobs: ActorBlobs
   readonly #sql: Sql
   readonly #did: Did
 
   constructor(sql: Sql, did: Did) {
     this.outbox = new ActorOutbox(sql)
+    this.blobs = new ActorBlobs(sql)
     this.#sql = sql
     this.#did = did
   }
@@ -228,15 +231,23 @@ export class ActorStore {
     )
   }
 
-  /** Sets the links of all records anew, which then are no longer due. */
-  async relink(records: readonly { readonly uri: AtUri; readonly links: Links }[]): Promise<void> {
-    const inserts = records.flatMap(({ uri, links }) =>
-      links.map((link) => ({ sql: insertLink, args: [uri, link.path, link.uri] })),
-    )
+  /** Sets anew what all records answer, quote and name, which then is no longer due. */
+  async relink(
+    records: readonly {
+      readonly uri: AtUri
+      readonly links: Links
+      readonly blobs: readonly Cid[]
+    }[],
+  ): Promise<void> {
+    const inserts = records.flatMap(({ uri, links, blobs }) => [
+      ...links.map((link) => ({ sql: insertLink, args: [uri, link.path, link.uri] })),
+      ...recordBlobStatements(uri, { before: [], after: blobs }),
+    ])
     await this.#sql.run([
       { sql: 'delete from stratos_backlink', args: [] },
+      { sql: 'delete from stratos_record_blob', args: [] },
       ...inserts,
-      { sql: `delete from stratos_due where name = 'backlinks'`, args: [] },
+      { sql: 'delete from stratos_due', args: [] },
     ])
   }
 

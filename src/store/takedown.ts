@@ -1,28 +1,37 @@
-import type { Cid } from '../atproto/cid.ts'
+import { type Cid, isCid } from '../atproto/cid.ts'
 import type { AtUri, Did } from '../atproto/syntax.ts'
+import { unreachable } from '../lib/assert.ts'
 import { Lru } from '../lib/lru.ts'
 import type { Sql } from './sql.ts'
 
-/** A whole repo, or one record of it by its URI, whichever content is or will be there. */
+/**
+ * A whole repo, one record of it by its URI, whichever content is or will be there, or one blob of
+ * it, whichever records name that.
+ */
 export type TakedownSubject =
   | { readonly kind: 'repo'; readonly did: Did }
+  | { readonly kind: 'blob'; readonly did: Did; readonly cid: Cid }
   | { readonly kind: 'record'; readonly did: Did; readonly uri: AtUri; readonly cid: Cid }
 
 export interface Takedown {
-  /** As the takedown named it: the record may since be another, or gone. Null for a repo. */
+  /** As the takedown named it: a record may since be another, or gone. Null for a repo. */
   readonly cid: Cid | null
   /** What whoever applied it calls it. */
   readonly ref: string | null
   readonly appliedAt: string
 }
 
+/** How rows name what is taken down: a DID, a URI, or a DID and a CID with a slash between them. */
+export type SubjectText = string
+
 /** What of a repo is taken down. */
 export interface RepoTakedowns {
   readonly repo: boolean
   readonly records: readonly AtUri[]
+  readonly blobs: readonly Cid[]
 }
 
-/** Of one repo: they travel with reads of it. Where more is bad, the repo is. */
+/** Records and blobs of one repo: they travel with reads of it. Where more is bad, the repo is. */
 export const recordTakedownsMax = 1000
 
 const upsertTakedown = `insert into takedown (subject, did, cid, ref, "appliedAt")
@@ -60,9 +69,10 @@ export class TakedownStore {
     const known = this.#known.get(did)
     if (known !== undefined) return known
     const writes = this.#writes
-    const rows = await this.#sql.all<{ subject: Did | AtUri }>(selectSubjects, did)
-    const found = rows.length === 0 ? none : takedownsOf(rows)
-    if (writes === this.#writes) this.#known.set(did, found, 1 + found.records.length)
+    const rows = await this.#sql.all<{ subject: SubjectText }>(selectSubjects, did)
+    const found = rows.length === 0 ? none : takedownsOf(did, rows)
+    if (writes === this.#writes)
+      this.#known.set(did, found, 1 + found.records.length + found.blobs.length)
     return found
   }
 
@@ -71,41 +81,41 @@ export class TakedownStore {
     return this.#known.get(did) === none
   }
 
-  async find(subject: Did | AtUri): Promise<Takedown | undefined> {
+  async find(subject: SubjectText): Promise<Takedown | undefined> {
     return (await this.#sql.all<Takedown>(selectTakedown, subject))[0]
   }
 
   /**
    * A second time keeps the first time, and the first `ref` where it brings none.
-   * @returns false where the repo already has as many records taken down as there may be
+   * @returns false where the repo already has as many records and blobs taken down as there may be
    */
   async apply(
     subject: TakedownSubject,
     { ref, nowMs }: { readonly ref: string | undefined; readonly nowMs: number },
   ): Promise<boolean> {
     const { did } = subject
-    const cid = subject.kind === 'record' ? subject.cid : null
+    const cid = subject.kind === 'repo' ? null : subject.cid
     const appliedAt = new Date(nowMs).toISOString()
     const args = [subjectOf(subject), did, cid, ref ?? null, appliedAt, recordTakedownsMax]
     return await this.#write(did, upsertTakedown, args)
   }
 
-  /** To be said before a change: whatever then becomes of it, those who follow the repo are told. */
+  /** To be said before a change: whatever then becomes of it, what follows from it is done. */
   async markNews(subject: TakedownSubject): Promise<void> {
     const sql = 'insert into takedown_news (subject, did) values ($1, $2) on conflict do nothing'
     await this.#sql.run([{ sql, args: [subjectOf(subject), subject.did] }])
   }
 
-  async clearNews(subject: Did | AtUri): Promise<void> {
+  async clearNews(subject: SubjectText): Promise<void> {
     const sql = 'delete from takedown_news where subject = $1'
     await this.#sql.run([{ sql, args: [subject] }])
   }
 
-  /** What is still to be told, in the order of subjects after `after`. */
+  /** What is still to be followed up, in the order of subjects after `after`. */
   async news(
     after: string,
     limit: number,
-  ): Promise<{ readonly subject: Did | AtUri; readonly did: Did }[]> {
+  ): Promise<{ readonly subject: SubjectText; readonly did: Did }[]> {
     const sql =
       'select subject, did from takedown_news where subject > $1 order by subject limit $2'
     return await this.#sql.all(sql, after, limit)
@@ -127,17 +137,41 @@ export class TakedownStore {
   }
 }
 
-/** Repos and records together, of some 200 bytes each. */
+/** Repos, records and blobs together, of some 200 bytes each. */
 const knownMax = 50_000
 
-const none: RepoTakedowns = { repo: false, records: [] }
+const none: RepoTakedowns = { repo: false, records: [], blobs: [] }
 
-function takedownsOf(rows: readonly { readonly subject: Did | AtUri }[]): RepoTakedowns {
-  const isRecord = (subject: Did | AtUri): subject is AtUri => subject.startsWith('at://')
-  const records = rows.map(({ subject }) => subject).filter(isRecord)
-  return { repo: records.length < rows.length, records }
+function takedownsOf(did: Did, rows: readonly { readonly subject: SubjectText }[]): RepoTakedowns {
+  const records: AtUri[] = []
+  const blobs: Cid[] = []
+  for (const { subject } of rows) {
+    const cid = blobOf(subject, did)
+    if (cid !== undefined) blobs.push(cid)
+    else if (isUri(subject)) records.push(subject)
+  }
+  return { repo: records.length + blobs.length < rows.length, records, blobs }
 }
 
-export function subjectOf(subject: TakedownSubject): Did | AtUri {
-  return subject.kind === 'repo' ? subject.did : subject.uri
+function isUri(subject: SubjectText): subject is AtUri {
+  return subject.startsWith('at://')
+}
+
+/** The blob that a text names, if it names one. */
+export function blobOf(subject: SubjectText, did: Did): Cid | undefined {
+  const cid = subject.startsWith(`${did}/`) ? subject.slice(did.length + 1) : ''
+  return isCid(cid) ? cid : undefined
+}
+
+export function subjectOf(subject: TakedownSubject): SubjectText {
+  switch (subject.kind) {
+    case 'repo':
+      return subject.did
+    case 'record':
+      return subject.uri
+    case 'blob':
+      return `${subject.did}/${subject.cid}`
+    default:
+      return unreachable(subject)
+  }
 }

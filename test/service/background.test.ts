@@ -10,8 +10,8 @@ import { KeepAlive } from '../../src/service/keep-alive.ts'
 import { defaultCollections } from '../../src/service/collections.ts'
 import { Retention } from '../../src/service/retention.ts'
 import { StubSwitch } from '../../src/service/stub-switch.ts'
+import { BlobSweep } from '../../src/service/blob-sweep.ts'
 import { TakedownNews } from '../../src/service/takedown-news.ts'
-import { TakedownStore } from '../../src/store/takedown.ts'
 import { SessionSecretStore } from '../../src/store/session-secret.ts'
 import { sessionMs, Sessions } from '../../src/store/session.ts'
 import { eventually } from '../kit/wait.ts'
@@ -154,7 +154,7 @@ function start(how: {
   readonly dueEveryMs?: number
 }) {
   const { clean, inDays = 0, dueEveryMs = 30_000 } = how
-  const { store, outbox, departures, call } = world
+  const { store, outbox, departures, takedowns, storage, blobs, call } = world
   const log = createLog('info', (line) => void world.log.push(line))
   const stubs = new StubSwitch({
     mode: 'full',
@@ -184,7 +184,8 @@ function start(how: {
     enrollments,
     keepAlive,
     stubs,
-    news: new TakedownNews({ takedowns: new TakedownStore(world.sql), enrollments, call, log }),
+    news: new TakedownNews({ takedowns, blobs, enrollments, call, log }),
+    blobSweep: new BlobSweep({ storage, blobs, call, enrollments, departures, now: Date.now, log }),
     retention: new Retention({ store, call, retentionDays: 30, now: Date.now, log }),
     log,
     dueEveryMs,

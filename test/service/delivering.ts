@@ -10,6 +10,9 @@ import { Departures } from '../../src/service/departure.ts'
 import { Enrollments, type EnrollmentRules } from '../../src/service/enrollment.ts'
 import { Outbox } from '../../src/service/outbox.ts'
 import { DepartureStore } from '../../src/store/departure.ts'
+import { DiskBlobs } from '../../src/store/blob-disk.ts'
+import { TakedownStore } from '../../src/store/takedown.ts'
+import { BlobKeeper } from '../../src/service/blob-keeper.ts'
 import { migrateSqlite } from '../../src/store/migrate.ts'
 import { ServiceStore } from '../../src/store/service.ts'
 import type { Sql } from '../../src/store/sql.ts'
@@ -33,6 +36,9 @@ export class Delivering implements AsyncDisposable {
   house: House
   store: ServiceStore
   readonly departures: DepartureStore
+  readonly takedowns: TakedownStore
+  readonly storage: DiskBlobs
+  readonly blobs: BlobKeeper
   readonly sql: Sql
   readonly pds: PdsServer
   /** Whose OAuth sessions were ended at the PDS. */
@@ -55,6 +61,14 @@ export class Delivering implements AsyncDisposable {
     this.sql = parts.sql
     this.store = new ServiceStore(parts.sql)
     this.departures = new DepartureStore(parts.sql)
+    this.takedowns = new TakedownStore(parts.sql)
+    this.storage = new DiskBlobs(parts.house.dataDir)
+    this.blobs = new BlobKeeper({
+      storage: this.storage,
+      takedowns: this.takedowns,
+      call: (did, requestId, call) => this.call(did, requestId, call),
+      log: createLog('info', (line) => void this.log.push(line)),
+    })
     this.seams = parts.seams
     this.pds = new PdsServer()
     this.leaving = new Departures({
@@ -126,7 +140,10 @@ export class Delivering implements AsyncDisposable {
   enrollments(key: ServiceKey, over: Partial<EnrollmentRules> = {}): Enrollments {
     const { store, departures, outbox, call } = this
     const log = createLog('info', (line) => void this.log.push(line))
-    return new Enrollments({ ...rules, ...over }, { store, departures, outbox, call, key, log })
+    return new Enrollments(
+      { ...rules, ...over },
+      { store, departures, outbox, call, blobs: this.blobs, key, log },
+    )
   }
 
   /** An enrolled person with an empty repo, of whom nothing is due. */

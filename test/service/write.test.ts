@@ -264,7 +264,15 @@ type PartialCall = Partial<WriteCall> & { readonly op?: WriteOp }
 
 function callOf({ op, ...call }: PartialCall): WriteCall {
   const ops = op === undefined ? [] : [op]
-  return { ops, boundaries: [a, b], targets: {}, stubs: [], takendown: [], ...call }
+  return {
+    ops,
+    boundaries: [a, b],
+    targets: {},
+    stubs: [],
+    takendown: [],
+    takendownBlobs: [],
+    ...call,
+  }
 }
 
 function plan(call: PartialCall, over: Partial<WriteContext> = {}): Promise<Planned> {
@@ -301,6 +309,7 @@ function context(): WriteContext {
     nowMs,
     vouched: 0,
     content: async (_, rkey) => rows.get(rkey),
+    blob: async () => undefined,
   }
 }
 

@@ -24,7 +24,15 @@ describe.each(kinds)('%s', (kind) => {
     const budget = { points: 0, atMs: 0 }
     const create = { action: 'create', collection, record: post() } as const
     const asks = [
-      { kind: 'write', ops: [create], boundaries: [a], targets: {}, stubs: [], takendown: [] },
+      {
+        kind: 'write',
+        ops: [create],
+        boundaries: [a],
+        targets: {},
+        stubs: [],
+        takendown: [],
+        takendownBlobs: [],
+      },
       { kind: 'read', collection, rkey, view: 'all' },
       { kind: 'list', collection, limit: 10, order: 'ascending', view: 'all' },
       { kind: 'targets', uris: [], view: 'all' },

@@ -123,7 +123,13 @@ export class Actor {
 
   /** Several, as one commit. */
   apply(ops: readonly WriteOp[], over: Partial<WriteCall> = {}) {
-    const facts = { boundaries: [a, b], targets: {}, stubs: [] as readonly Nsid[], takendown: [] }
+    const facts = {
+      boundaries: [a, b],
+      targets: {},
+      stubs: [] as readonly Nsid[],
+      takendown: [],
+      takendownBlobs: [],
+    }
     return this.#house.pool.call(this.did, 'test', { kind: 'write', ops, ...facts, ...over })
   }
 

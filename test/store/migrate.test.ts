@@ -98,11 +98,13 @@ test('the migrations of this program make what it needs', async () => {
   await migrateSqlite(actor, texts('migrations/actor/sqlite'))
   expect(await tables(actor)).toEqual([
     'stratos_backlink',
+    'stratos_blob',
     'stratos_due',
     'stratos_outbox',
     'stratos_outbox_budget',
     'stratos_pruned',
     'stratos_record',
+    'stratos_record_blob',
     'stratos_record_boundary',
     'stratos_repo_block',
     'stratos_repo_root',

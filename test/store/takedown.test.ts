@@ -56,12 +56,12 @@ test('more records than there may be of one repo are refused and change nothing'
 test('nothing is taken down that nobody took down', async () => {
   const one = record(alice, 'one')
   await apply(one)
-  expect(await store.of(bob)).toEqual({ repo: false, records: [] })
+  expect(await store.of(bob)).toEqual({ repo: false, records: [], blobs: [] })
   expect(await store.find(bob)).toBeUndefined()
   expect(await store.find(alice)).toBeUndefined()
   expect(await store.lift(repo(alice))).toBeFalse()
   expect(await store.lift(record(alice, 'two'))).toBeFalse()
-  expect(await store.of(alice)).toEqual({ repo: false, records: [uriOf(one)] })
+  expect(await store.of(alice)).toEqual({ repo: false, records: [uriOf(one)], blobs: [] })
 })
 
 test('a repo and its records are taken down and let up apart', async () => {
@@ -69,15 +69,23 @@ test('a repo and its records are taken down and let up apart', async () => {
   await apply(two)
   await apply(repo(alice))
   await apply(one)
-  expect(await store.of(alice)).toEqual({ repo: true, records: [uriOf(one), uriOf(two)] })
+  expect(await store.of(alice)).toEqual({
+    repo: true,
+    records: [uriOf(one), uriOf(two)],
+    blobs: [],
+  })
   expect(await store.lift(repo(alice))).toBeTrue()
-  expect(await store.of(alice)).toEqual({ repo: false, records: [uriOf(one), uriOf(two)] })
+  expect(await store.of(alice)).toEqual({
+    repo: false,
+    records: [uriOf(one), uriOf(two)],
+    blobs: [],
+  })
   expect(await store.lift(two)).toBeTrue()
   expect(await store.lift(two)).toBeFalse()
-  expect(await store.of(alice)).toEqual({ repo: false, records: [uriOf(one)] })
+  expect(await store.of(alice)).toEqual({ repo: false, records: [uriOf(one)], blobs: [] })
   await apply(repo(alice))
   await store.lift(one)
-  expect(await store.of(alice)).toEqual({ repo: true, records: [] })
+  expect(await store.of(alice)).toEqual({ repo: true, records: [], blobs: [] })
 })
 
 test('a second time keeps the first time and takes the new name and CID', async () => {
@@ -100,7 +108,7 @@ test('another store of the same rows finds what this one wrote', async () => {
   await apply(repo(bob))
   const other = new TakedownStore(sqlite)
   expect(await other.of(alice)).toEqual(await store.of(alice))
-  expect(await other.of(bob)).toEqual({ repo: true, records: [] })
+  expect(await other.of(bob)).toEqual({ repo: true, records: [], blobs: [] })
 })
 
 test('what is known is not read again', async () => {
@@ -118,10 +126,10 @@ test('what was read while a takedown was being stored is not remembered', async 
   const { slow, seams } = watched()
   // The rows have been read, and the takedown is stored before the reader goes on.
   seams.push(async () => void (await slow.apply(repo(alice), { ref: undefined, nowMs: 1 })))
-  expect(await slow.of(alice)).toEqual({ repo: false, records: [] })
-  expect(await slow.of(alice)).toEqual({ repo: true, records: [] })
+  expect(await slow.of(alice)).toEqual({ repo: false, records: [], blobs: [] })
+  expect(await slow.of(alice)).toEqual({ repo: true, records: [], blobs: [] })
   await slow.lift(repo(alice))
-  expect(await slow.of(alice)).toEqual({ repo: false, records: [] })
+  expect(await slow.of(alice)).toEqual({ repo: false, records: [], blobs: [] })
 })
 
 test('a takedown that could not be stored is not remembered as none, either', async () => {
@@ -130,7 +138,7 @@ test('a takedown that could not be stored is not remembered as none, either', as
   failures.push(new Error('the answer was lost'))
   const failure = await failureOf(slow.apply(repo(alice), { ref: undefined, nowMs: 1 }))
   expect(failure).toHaveProperty('message', 'the answer was lost')
-  expect(await slow.of(alice)).toEqual({ repo: true, records: [] })
+  expect(await slow.of(alice)).toEqual({ repo: true, records: [], blobs: [] })
 })
 
 /** A store whose reads can be counted, and held between the rows and whoever asked for them. */

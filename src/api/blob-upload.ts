@@ -1,0 +1,145 @@
+import { type Cid, cidForHash, cidToString } from '../atproto/cid.ts'
+import { invalidRequest, overloaded, XrpcError } from '../atproto/errors.ts'
+import type { Did } from '../atproto/syntax.ts'
+import { assert } from '../lib/assert.ts'
+import type { BlobKeeper } from '../service/blob-keeper.ts'
+import { beginningBytes, blobType } from '../service/blob-type.ts'
+import type { BlobFacts } from '../store/actor-blobs.ts'
+import type { BlobStorage, IncomingBlob } from '../store/blob-storage.ts'
+import { repoTakendown } from './caller.ts'
+import { activeMember, type WriteParts } from './repo-writes.ts'
+import { checkLength, receiveBody } from './upload.ts'
+import type { Answer, Call, Method } from './xrpc.ts'
+
+export interface UploadParts extends Pick<WriteParts, 'enrollments' | 'takedowns' | 'call'> {
+  readonly storage: BlobStorage
+  readonly blobs: BlobKeeper
+  readonly config: { readonly blobBytesMax: number; readonly blobQuotaBytes: number }
+}
+
+/** How blobs come here. @see protocol.md, section 7 */
+export function blobUploadMethods(parts: UploadParts): Record<string, Method> {
+  const uploads = new BlobUploads(parts)
+  const uploadBlob: Method = {
+    audience: 'user',
+    isLong: true,
+    screen: async ({ request }) => uploads.screen(request),
+    handle: (call) => uploads.upload(call),
+  }
+  return {
+    'com.atproto.repo.uploadBlob': uploadBlob,
+    'zone.stratos.repo.uploadBlob': uploadBlob,
+  }
+}
+
+class BlobUploads {
+  readonly #parts: UploadParts
+  readonly #running = new Map<Did, number>()
+  #count = 0
+
+  constructor(parts: UploadParts) {
+    this.#parts = parts
+  }
+
+  screen(request: Request): void {
+    const encoding = request.headers.get('content-encoding') ?? 'identity'
+    if (encoding !== 'identity') {
+      throw invalidRequest('a blob must come as it is, without Content-Encoding')
+    }
+    checkLength(request, this.#parts.config.blobBytesMax)
+  }
+
+  async upload(call: Call): Promise<Answer> {
+    const { caller, request } = call
+    assert(caller.kind === 'user', 'the door lets people in and nobody else')
+    const { did } = caller
+    this.screen(request)
+    await this.#checkAuthor(call, did)
+    const own = this.#running.get(did) ?? 0
+    if (own >= ofPersonMax) throw overloaded('you are uploading several blobs already')
+    if (this.#count >= togetherMax) throw overloaded('too many uploads at once, try again')
+    this.#running.set(did, own + 1)
+    this.#count += 1
+    try {
+      return { body: { blob: await this.#receive(did, call) } }
+    } finally {
+      this.#count -= 1
+      const left = (this.#running.get(did) ?? 1) - 1
+      if (left === 0) this.#running.delete(did)
+      else this.#running.set(did, left)
+    }
+  }
+
+  /** @throws XrpcError 403 NotEnrolled, RepoTakendown; 400 QuotaExceeded */
+  async #checkAuthor({ request, requestId }: Call, did: Did): Promise<void> {
+    const { enrollments, takedowns, call, config } = this.#parts
+    await activeMember(did, enrollments)
+    if ((await takedowns.of(did)).repo) throw repoTakendown()
+    // First whatever would make all the sending vain.
+    const { usedBytes } = await call(did, requestId, { kind: 'blob-use' })
+    const length = Number(request.headers.get('content-length') ?? 0)
+    if (usedBytes + length <= config.blobQuotaBytes) return
+    const message = `there is no room for ${length} bytes beside the ${usedBytes} of your blobs`
+    throw new XrpcError(400, 'QuotaExceeded', message)
+  }
+
+  async #receive(did: Did, call: Call): Promise<object> {
+    const incoming = await this.#parts.storage.receive(did)
+    try {
+      const facts = await this.#take(incoming, call.request)
+      return await this.#add(did, { incoming, facts }, call.requestId)
+    } catch (error) {
+      await incoming.abort()
+      throw error
+    }
+  }
+
+  /** Hashed and written on their way, and never wholly in memory. */
+  async #take(incoming: IncomingBlob, request: Request): Promise<BlobFacts> {
+    const { blobBytesMax: bytesMax } = this.#parts.config
+    const hasher = new Bun.CryptoHasher('sha256')
+    const beginning = new Uint8Array(beginningBytes)
+    let size = 0
+    await receiveBody(request, { bytesMax, ...pace }, async (bytes) => {
+      if (size < beginningBytes) beginning.set(bytes.subarray(0, beginningBytes - size), size)
+      size += bytes.length
+      hasher.update(bytes)
+      await incoming.write(bytes)
+    })
+    const said = Number(request.headers.get('content-length') ?? size)
+    if (said !== size) throw invalidRequest('the body is not as long as its Content-Length says')
+    const first = beginning.subarray(0, Math.min(size, beginningBytes))
+    const mimeType = await blobType(first, request.headers.get('content-type'))
+    return { cid: cidToString(cidForHash(hasher.digest())), mimeType, size }
+  }
+
+  async #add(did: Did, { incoming, facts }: Taken, requestId: string): Promise<object> {
+    const { storage, blobs, call, takedowns, config } = this.#parts
+    const { cid, size } = facts
+    if ((await takedowns.of(did)).blobs.includes(cid)) throw blobTakendown(cid)
+    await incoming.finish()
+    const uploaded = { ...facts, tempKey: incoming.key, uploadedAtMs: Date.now() }
+    const quotaBytes = config.blobQuotaBytes
+    const added = await call(did, requestId, { kind: 'add-blob', uploaded, quotaBytes })
+    if (added.place === 'permanent') await incoming.abort()
+    if (added.left !== undefined) {
+      await storage.remove({ kind: 'temporary', did, key: added.left })
+    }
+    if (added.isNamed) blobs.nudge(did, requestId)
+    return { $type: 'blob', ref: { $link: cid }, mimeType: added.mimeType, size }
+  }
+}
+
+interface Taken {
+  readonly incoming: IncomingBlob
+  readonly facts: BlobFacts
+}
+
+const ofPersonMax = 10
+const togetherMax = 32
+/** Some phones send no faster from some places. */
+const pace = { windowBytesMin: 64 * 1024, windowMs: 30_000 }
+
+function blobTakendown(cid: Cid): XrpcError {
+  return new XrpcError(400, 'BlobTakendown', `the blob ${cid} was taken down on this service`)
+}

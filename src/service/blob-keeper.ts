@@ -1,0 +1,137 @@
+import { XrpcError } from '../atproto/errors.ts'
+import type { Cid } from '../atproto/cid.ts'
+import type { Did } from '../atproto/syntax.ts'
+import type { Log } from '../lib/log.ts'
+import { Turns } from '../lib/turns.ts'
+import { BlobMissing, type BlobStorage } from '../store/blob-storage.ts'
+import type { TakedownStore } from '../store/takedown.ts'
+import type { BlobWork } from '../store/actor-blobs.ts'
+import type { CallActor } from './calls.ts'
+
+interface Parts {
+  readonly storage: BlobStorage
+  readonly call: CallActor
+  readonly takedowns: TakedownStore
+  readonly log: Log
+}
+
+/**
+ * Brings the bytes of blobs to where the rows say. Invariants:
+ * - Rows decide. A row that says where bytes are is written after these are there; one without a
+ *   record that names it is forgotten after its bytes are gone.
+ * - One thing at a time is done about the bytes of a person.
+ * - Whatever was not done, be it by a kill, shows in the rows and is done by the next round.
+ *
+ * For example: the last record that names a blob goes, and its bytes are removed. The same bytes
+ * come anew before the row goes: it names a temporary place then, and stays. A record comes to name
+ * it, and the bytes are moved, in a later turn, to the place that is free by then.
+ */
+export class BlobKeeper {
+  readonly #parts: Parts
+  readonly #turns = new Turns<Did>()
+  /** Those whose work is about to begin. */
+  readonly #nudged = new Set<Did>()
+  #running: Promise<void> = Promise.resolve()
+  #stopped = false
+
+  constructor(parts: Parts) {
+    this.#parts = parts
+  }
+
+  /** To be called when records came to name blobs, or no longer do. */
+  nudge(did: Did, requestId: string): void {
+    if (this.#stopped || this.#nudged.has(did) || this.#nudged.size >= nudgedMax) return
+    this.#nudged.add(did)
+    const task = this.#tryTidy(did, requestId)
+    this.#running = Promise.all([this.#running, task]).then(() => undefined)
+  }
+
+  /** Ends early what nudges began. */
+  async stop(): Promise<void> {
+    this.#stopped = true
+    await this.#running
+  }
+
+  async tidy(did: Did, requestId: string): Promise<void> {
+    await this.#turns.run(did, () => this.#tidy(did, requestId))
+  }
+
+  /** Into quarantine or out of it, as the takedowns are now. */
+  async place(did: Did, cid: Cid): Promise<void> {
+    const { storage, takedowns } = this.#parts
+    await this.#turns.run(did, async () => {
+      if ((await takedowns.of(did)).blobs.includes(cid)) await storage.quarantine(did, cid)
+      else await storage.restore(did, cid)
+    })
+  }
+
+  /** Out of quarantine, before readers are let in again. */
+  async restore(did: Did, cid: Cid): Promise<void> {
+    await this.#turns.run(did, () => this.#parts.storage.restore(did, cid))
+  }
+
+  /** Removes all bytes of somebody who has left. */
+  async erase(did: Did): Promise<void> {
+    await this.#turns.run(did, () => this.#parts.storage.removeAll(did))
+  }
+
+  async #tryTidy(did: Did, requestId: string): Promise<void> {
+    const { log } = this.#parts
+    try {
+      await this.#turns.run(did, async () => {
+        this.#nudged.delete(did)
+        await this.#tidy(did, requestId)
+      })
+    } catch (error) {
+      // Whoever leaves meanwhile takes all of it along.
+      if (error instanceof XrpcError && error.error === 'RepoNotFound') return
+      log.error('blobs.untidied', { did, requestId, error })
+    }
+  }
+
+  async #tidy(did: Did, requestId: string): Promise<void> {
+    const { call } = this.#parts
+    while (!this.#stopped) {
+      const work = await call(did, requestId, { kind: 'blob-work' })
+      if (work.moves.length + work.gone.length === 0) return
+      const moves = await this.#keep(did, work.moves)
+      await this.#remove(did, work.gone)
+      if (moves.length + work.gone.length === 0) return
+      await call(did, requestId, { kind: 'blob-worked', moves, gone: work.gone })
+    }
+  }
+
+  /** @returns those whose bytes are at their permanent place, or in quarantine */
+  async #keep(did: Did, moves: BlobWork['moves']): Promise<BlobWork['moves']> {
+    const { storage, takedowns, log } = this.#parts
+    const kept: BlobWork['moves'][number][] = []
+    for (const move of moves) {
+      const { cid, tempKey } = move
+      try {
+        await storage.keep(did, tempKey, cid)
+      } catch (error) {
+        if (!(error instanceof BlobMissing)) throw error
+        log.error('blob.bytes-missing', {
+          did,
+          cid,
+          advice: 'a record names this blob, and its bytes are gone: its owner may upload it again',
+        })
+        continue
+      }
+      if ((await takedowns.of(did)).blobs.includes(cid)) await storage.quarantine(did, cid)
+      kept.push(move)
+    }
+    return kept
+  }
+
+  async #remove(did: Did, gone: readonly Cid[]): Promise<void> {
+    const { storage } = this.#parts
+    for (const cid of gone) {
+      await storage.remove({ kind: 'permanent', did, cid })
+      await storage.remove({ kind: 'quarantined', did, cid })
+    }
+  }
+}
+
+/** People whose bytes wait to be looked at; those of more are by the next sweep. */
+const nudgedMax = 10_000
