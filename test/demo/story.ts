@@ -13,6 +13,7 @@ import {
 import type { Stratos } from '../kit/stratos.ts'
 import { eventually, failureOf } from '../kit/wait.ts'
 import { type Answer, fieldsOf, listOf, textOf, xrpcResponse } from '../kit/xrpc.ts'
+import { alicesPicture, linkIsDead } from './picture.ts'
 import type { Report } from './report.ts'
 
 export const boundaries = ['engineering', 'design']
@@ -38,8 +39,10 @@ export async function tell(stage: Stage): Promise<string> {
   await everybodyLooks(stage, uri)
   await aStrangerLooks(stage, uri)
   await forgedTokens(stage, uri)
+  const picture = await alicesPicture(stage)
   await bobIsTakenOut(stage, uri)
-  await alicesRepo(stage, uri)
+  await linkIsDead(stage, picture)
+  await alicesRepo(stage, [uri, picture.uri])
   await carolLeaves(stage)
   return uri
 }
@@ -165,7 +168,7 @@ async function bobIsTakenOut(stage: Stage, uri: string): Promise<void> {
   report.statement('and is in no list of his', listed.length === 0, listed)
 }
 
-async function alicesRepo(stage: Stage, uri: string): Promise<void> {
+async function alicesRepo(stage: Stage, uris: readonly string[]): Promise<void> {
   const { report, network, stratos, alice } = stage
   report.heading('Alice exports her private repo and checks it with @atproto/repo')
   const token = await network.serviceAuth(alice, { aud: stratos.did, lxm: getRepo })
@@ -186,8 +189,9 @@ async function alicesRepo(stage: Stage, uri: string): Promise<void> {
   )
   const creates = isVerified ? verified.value.creates : []
   const paths = creates.map(({ collection, rkey }) => `${collection}/${rkey}`)
-  const isWhole = paths.length === 1 && uri.endsWith(`/${paths[0]}`)
-  report.statement('it holds exactly her post', isWhole, paths)
+  const wanted = uris.map((uri) => uri.replace(`at://${alice.did}/`, ''))
+  const isWhole = Bun.deepEquals(paths.toSorted(), wanted.toSorted())
+  report.statement('it holds exactly her two posts', isWhole, paths)
   const other = (await Secp256k1Keypair.create()).did()
   const failure = await failureOf(verifyRepoCar(car, alice.did, other))
   report.statement('under any other key the check fails', failure instanceof Error, failure)

@@ -61,7 +61,7 @@ export async function uploadBlob(
   return blobRefOf(fieldsOf(body, 'blob'))
 }
 
-function blobRefOf(blob: Readonly<Record<string, unknown>>): BlobRef {
+export function blobRefOf(blob: Readonly<Record<string, unknown>>): BlobRef {
   const { size } = blob
   if (typeof size !== 'number') throw new Error('a blob has a size')
   const $link = textOf(fieldsOf(blob, 'ref'), '$link')
