@@ -100,12 +100,18 @@ class BlobUploads {
     const hasher = new Bun.CryptoHasher('sha256')
     const beginning = new Uint8Array(beginningBytes)
     let size = 0
-    await receiveBody(request, { bytesMax, ...pace }, async (bytes) => {
-      if (size < beginningBytes) beginning.set(bytes.subarray(0, beginningBytes - size), size)
-      size += bytes.length
-      hasher.update(bytes)
-      await incoming.write(bytes)
-    })
+    const writing = new OneBehind()
+    try {
+      await receiveBody(request, { bytesMax, ...pace }, async (bytes) => {
+        if (size < beginningBytes) beginning.set(bytes.subarray(0, beginningBytes - size), size)
+        size += bytes.length
+        // The disk is as slow as the network and the hash together.
+        await writing.next(() => incoming.write(bytes))
+        hasher.update(bytes)
+      })
+    } finally {
+      await writing.end()
+    }
     const said = Number(request.headers.get('content-length') ?? size)
     if (said !== size) throw invalidRequest('the body is not as long as its Content-Length says')
     const first = beginning.subarray(0, Math.min(size, beginningBytes))
@@ -127,6 +133,23 @@ class BlobUploads {
     }
     if (added.isNamed) blobs.nudge(did, requestId)
     return { $type: 'blob', ref: { $link: cid }, mimeType: added.mimeType, size }
+  }
+}
+
+/** Runs tasks one after the other, and lets its caller go on while the last of them runs. */
+class OneBehind {
+  #running: Promise<void> = Promise.resolve()
+
+  /** @throws what the task before failed with */
+  async next(task: () => Promise<void>): Promise<void> {
+    await this.#running
+    this.#running = task()
+    // Whoever comes next is told, or whoever waits for the end: until then it is nobody's fault.
+    this.#running.catch(() => undefined)
+  }
+
+  async end(): Promise<void> {
+    await this.#running
   }
 }
 
