@@ -1,4 +1,5 @@
 import type { Did } from './atproto/syntax.ts'
+import { bucketFaults } from './config/blob-variables.ts'
 import { variables } from './config/variables.ts'
 import type { Variable } from './lib/settings.ts'
 import { ownMetadataPaths } from './remote/oauth-client.ts'
@@ -133,6 +134,9 @@ function conflicts(given: Values, config: Config): Conflict[] {
     const at = { name: devMode.name, example: 'false' }
     found.push({ at, why, because: [host, publicUrl] })
   }
+  for (const { at, why } of bucketFaults(config)) {
+    found.push({ at: variables[at], why, because: bucketVariables })
+  }
   const list = listFault(config)
   if (list !== undefined) {
     found.push({ at: variables.allowListUri, why: list, because: [variables.privateNetwork] })
@@ -159,6 +163,13 @@ function conflicts(given: Values, config: Config): Conflict[] {
   return found
 }
 
+const bucketVariables = [
+  variables.blobStorage,
+  variables.s3Endpoint,
+  variables.s3AccessKey,
+  variables.s3SecretKey,
+]
+
 /** What would keep the list from ever being read. */
 function listFault({ allowListUri, privateNetwork }: Values): string | undefined {
   const url = URL.parse(allowListUri)
@@ -177,12 +188,20 @@ function clientIdFault(clientId: string, service: string): string | undefined {
 }
 
 function warningsOf(values: Values, publicUrl: string): string[] {
-  if (values.publicUrl === '') return [developmentIdentity(publicUrl)]
-  if (!publicUrl.startsWith('https:') || values.trustedProxies.length > 0) return []
+  const bucket = bucketWarnings(values)
+  if (values.publicUrl === '') return [developmentIdentity(publicUrl), ...bucket]
+  if (!publicUrl.startsWith('https:') || values.trustedProxies.length > 0) return bucket
   return [
+    ...bucket,
     `${variables.trustedProxies.name} is not set: behind a proxy all callers have one address, ` +
       'and share its limits',
   ]
+}
+
+function bucketWarnings({ blobStorage, s3Endpoint }: Values): string[] {
+  const url = blobStorage === 's3' ? URL.parse(s3Endpoint) : null
+  if (url === null || url.protocol === 'https:' || isLoopbackHost(url.hostname)) return []
+  return [`${variables.s3Endpoint.name} is http: private blobs cross the network unencrypted`]
 }
 
 function developmentIdentity(publicUrl: string): string {

@@ -6,7 +6,13 @@ import { ConfigError, describeVariables, readConfig } from '../src/config.ts'
 import { badValues } from './config-values.ts'
 
 const names = describeVariables().map(({ name }) => name)
-const secrets = ['STRATOS_ADMIN_PASSWORD', 'STRATOS_SYNC_TOKEN', 'STRATOS_SIGNING_KEY_HEX']
+const bucketKeys = ['STRATOS_S3_ACCESS_KEY', 'STRATOS_S3_SECRET_KEY']
+const secrets = [
+  'STRATOS_ADMIN_PASSWORD',
+  'STRATOS_SYNC_TOKEN',
+  'STRATOS_SIGNING_KEY_HEX',
+  ...bucketKeys,
+]
 
 test('every variable has bad values here', () => {
   expect(Object.keys(badValues).toSorted()).toEqual(names.toSorted())
@@ -35,6 +41,7 @@ describe('a bad value is one line with name, fault and example, of', () => {
         STRATOS_HOST: { STRATOS_PUBLIC_URL: 'https://stratos.example.com' },
         STRATOS_AUTO_ENROLL_DOMAINS: { STRATOS_ALLOWED_DOMAINS: example },
         STRATOS_OAUTH_CLIENT_ID: { STRATOS_PUBLIC_URL: 'https://stratos.example.com' },
+        STRATOS_BLOB_STORAGE: { STRATOS_S3_BUCKET: 'blobs', STRATOS_S3_REGION: 'eu-central-1' },
         STRATOS_ALLOWED_APPVIEWS: { STRATOS_ALLOWED_DOMAINS: 'cycling,climbing' },
       }
       expect(problemsOf({ ...beside[name], [name]: example })).toEqual([])
@@ -257,6 +264,46 @@ test('an AppView reads all boundaries where none are named, else only those', ()
     'did:web:x.example': 'all',
     'did:web:y.example': ['did:web:s.example/a', 'did:web:s.example/c'],
     'did:web:z.example': ['did:web:s.example/a', 'did:web:s.example/b', 'did:web:s.example/c'],
+  })
+})
+
+describe('a bucket', () => {
+  const complete = {
+    STRATOS_BLOB_STORAGE: 's3',
+    STRATOS_S3_BUCKET: 'blobs',
+    STRATOS_S3_ENDPOINT: 'https://s3.example.com',
+    STRATOS_S3_ACCESS_KEY: 'ACCESS-KEY',
+    STRATOS_S3_SECRET_KEY: 'SECRET-KEY',
+  }
+
+  const without = (name: string): Record<string, string> =>
+    Object.fromEntries(Object.entries(complete).filter(([key]) => key !== name))
+
+  test.each<[string, Record<string, string>, string | undefined]>([
+    ['without a name', without('STRATOS_S3_BUCKET'), 'STRATOS_S3_BUCKET'],
+    ['without a secret key', without('STRATOS_S3_SECRET_KEY'), bucketKeys[1]],
+    ['without an access key', without('STRATOS_S3_ACCESS_KEY'), bucketKeys[0]],
+    ['of nowhere', without('STRATOS_S3_ENDPOINT'), 'STRATOS_S3_REGION'],
+    ['with half of the keys, not in use', { STRATOS_S3_ACCESS_KEY: 'ACCESS-KEY' }, bucketKeys[1]],
+  ])('%s stops the start', (_name, env, name) => {
+    const [line = '', ...rest] = problemsOf(env)
+    expect(rest).toEqual([])
+    expect(line).toStartWith(`${name} must be set`)
+    expect(line).not.toMatch(/ACCESS-KEY|SECRET-KEY/)
+  })
+
+  test('may be set while blobs are still in the data folder', () => {
+    expect(problemsOf({ ...complete, STRATOS_BLOB_STORAGE: 'local' })).toEqual([])
+  })
+
+  test('over http beyond this machine is warned of', () => {
+    const warned = (endpoint: string) =>
+      readConfig({ ...complete, STRATOS_S3_ENDPOINT: endpoint }).warnings.filter((line) =>
+        line.startsWith('STRATOS_S3_ENDPOINT '),
+      )
+    expect(warned('http://minio.test:9000')).toHaveLength(1)
+    expect(warned('http://127.0.0.1:9000')).toEqual([])
+    expect(warned('https://s3.example.com')).toEqual([])
   })
 })
 

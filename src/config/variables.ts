@@ -13,6 +13,7 @@ import {
   readWebUrl,
   variable,
 } from '../lib/settings.ts'
+import { blobVariables } from './blob-variables.ts'
 import { defaultCollections, isCollectionPattern, isNeverPrivate } from '../service/collections.ts'
 
 /** Every setting: the one place for names, defaults, units and meanings. */
@@ -165,14 +166,6 @@ export const variables = {
     text: 'Days for which events are kept for streams to begin with.',
     example: '90',
   }),
-  blobBytesMax: variable('STRATOS_BLOB_MAX_BYTES', 52_428_800, between(1_024, 4_294_967_295), {
-    text: 'Size of a blob that people may upload.',
-    example: '104857600',
-  }),
-  blobQuotaBytes: variable('STRATOS_BLOB_QUOTA_BYTES', 1_073_741_824, between(0, 1e15), {
-    text: 'What the blobs of one person may take together; 0 takes none.',
-    example: '5368709120',
-  }),
   importBytesMax: variable(
     'STRATOS_IMPORT_MAX_BYTES',
     268_435_456,
@@ -262,6 +255,7 @@ export const variables = {
     text: 'Where data are kept: sqlite is the only one yet.',
     example: 'sqlite',
   }),
+  ...blobVariables,
   logLevel: variable('LOG_LEVEL', 'info', oneOf('debug', 'info', 'warn', 'error', 'silent'), {
     text: 'Least severe log line that is written.',
     example: 'debug',

@@ -15,15 +15,18 @@ import { collect, contentOf, kept, received, some } from './blobs.ts'
 
 for (const backend of blobBackends()) {
   describe(`blobs ${backend.name}`, () => {
+    let running: AsyncDisposable
     let blobs: MovableBlobs
     let did: Did
 
     beforeAll(async () => {
-      blobs = await backend.open()
+      const started = await backend.start()
+      running = started
+      blobs = started.blobs
     })
     afterAll(async () => {
       await blobs.close()
-      await backend[Symbol.asyncDispose]()
+      await running[Symbol.asyncDispose]()
     })
     const person = (): Did => (did = parseDid(`did:web:${crypto.randomUUID()}.test`))
 
@@ -242,7 +245,8 @@ for (const backend of blobBackends()) {
         for (const kind of ['temporary', 'permanent', 'quarantined'] as const) {
           expect(await placesOf(blobs, kind, leaving)).toEqual([])
         }
-        expect(await failureOf(unfinished.finish())).toBeInstanceOf(Error)
+        const isEnded = backend.listsUploads
+        if (isEnded) expect(await failureOf(unfinished.finish())).toBeInstanceOf(Error)
         await unfinished.abort()
         expect(await placesOf(blobs, 'temporary', leaving)).toEqual([])
         expect(await contentOf(blobs, other)).toEqual(bytes)
@@ -266,15 +270,19 @@ for (const backend of blobBackends()) {
         expect(await placesOf(blobs, 'quarantined', did)).toMatchObject([{ place: away }])
       })
 
-      test('names unfinished uploads among the temporary ones, which can be removed', async () => {
-        const incoming = await blobs.receive(person())
-        await incoming.write(some(20_000_000))
-        const found = await placesOf(blobs, 'temporary', did)
-        expect(found).toMatchObject([{ place: { key: incoming.key } }])
-        for (const { place } of found) await blobs.remove(place)
-        expect(await placesOf(blobs, 'temporary', did)).toEqual([])
-        await incoming.abort()
-      })
+      const canList = test.skipIf(!backend.listsUploads)
+      canList(
+        'names unfinished uploads among the temporary ones, which can be removed',
+        async () => {
+          const incoming = await blobs.receive(person())
+          await incoming.write(some(20_000_000))
+          const found = await placesOf(blobs, 'temporary', did)
+          expect(found).toMatchObject([{ place: { key: incoming.key } }])
+          for (const { place } of found) await blobs.remove(place)
+          expect(await placesOf(blobs, 'temporary', did)).toEqual([])
+          await incoming.abort()
+        },
+      )
 
       test('names everybody who has something', async () => {
         const first = await received(blobs, person(), some(1))
@@ -285,11 +293,11 @@ for (const backend of blobBackends()) {
         for (const one of [first, second, third]) expect(dids).toContain(one.did)
       })
 
-      test('goes through thousands', async () => {
+      test('goes through more than a page', async () => {
         const keys = new Set<string>()
         person()
-        for (let batch = 0; batch < 11; batch++) {
-          const batched = Array.from({ length: 100 }, () => received(blobs, did, some(1)))
+        for (let batch = 0; batch < backend.many / 50; batch++) {
+          const batched = Array.from({ length: 50 }, () => received(blobs, did, some(1)))
           for (const { key } of await Promise.all(batched)) keys.add(key)
         }
         const found = await placesOf(blobs, 'temporary', did)
