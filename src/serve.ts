@@ -21,9 +21,9 @@ import { announceChanges } from './service/reconfigure.ts'
 import { SessionSecrets } from './service/session-secrets.ts'
 import type { WriteRules } from './service/write-op.ts'
 import { finishRemovals } from './store/actor-folder.ts'
-import { DiskBlobs } from './store/blob-disk.ts'
 import { OauthKeyStore } from './store/oauth-key.ts'
 import { SessionSecretStore } from './store/session-secret.ts'
+import { openBlobStorage } from './store/open-blobs.ts'
 import { sharedSecret } from './store/secret.ts'
 import { ToldCursors } from './stream/told-cursors.ts'
 import type { Sql } from './store/sql.ts'
@@ -59,9 +59,9 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
   }
   clearLeftovers(config.dataDir)
   await announceChanges({ ...config, serviceKey: key.did }, { store, log })
+  const storage = await openBlobStorage(config)
   const told = new ToldCursors(config.dataDir)
   const actors = await startActors({ config, told, rules, docs, schemas }, around)
-  const storage = new DiskBlobs(config.dataDir)
   const blobs = new BlobKeeper({ storage, ...actors, ...stores, log })
   const keys = isConfidential(config.publicUrl)
     ? await OauthKeys.open({ store: new OauthKeyStore(sql), now: Date.now, log })

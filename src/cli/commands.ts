@@ -65,8 +65,8 @@ export const commands: ReadonlyMap<string, AdminCommand> = new Map(
         run: outbox,
       },
       {
-        usage: 'takedown <who or at-uri> [--ref <text>] [--lift]',
-        text: 'hides a repo or a record, or shows it again',
+        usage: 'takedown <who, at-uri or who/cid> [--ref <text>] [--lift]',
+        text: 'hides a repo, a record or a blob, or shows it again',
         options: { ref: 'value', lift: 'flag' },
         least: 1,
         most: 1,
@@ -214,14 +214,18 @@ async function takedown({ client, options, values }: CommandCall): Promise<Outco
     subject,
     takedown: { applied, ...(ref === undefined ? {} : { ref }) },
   })
-  const named = subject['uri'] ?? subject['did']
-  const text = () => plain(`${String(named)} is ${applied ? 'taken down' : 'no longer taken down'}`)
+  const blob = 'cid' in subject && 'did' in subject ? `/${String(subject['cid'])}` : ''
+  const named = `${String(subject['uri'] ?? subject['did'])}${blob}`
+  const text = () => plain(`${named} is ${applied ? 'taken down' : 'no longer taken down'}`)
   return { json: answer, text }
 }
 
-/** An account, or a record as the service refers to it. */
+/** An account, one of its blobs, or a record as the service refers to it. */
 async function subjectOf(what: string, client: AdminClient): Promise<Fields> {
   if (!what.startsWith('at://')) {
+    const [, owner = '', cid = ''] = /^(.+)\/([^/]+)$/.exec(what) ?? []
+    if (cid !== '')
+      return { $type: 'com.atproto.admin.defs#repoBlobRef', did: await client.did(owner), cid }
     return { $type: 'com.atproto.admin.defs#repoRef', did: await client.did(what) }
   }
   const [who = '', collection, rkey, ...more] = what.slice('at://'.length).split('/')

@@ -2,6 +2,7 @@ import { Database } from 'bun:sqlite'
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test'
 import { join } from 'node:path'
 
+import { getBlob, picture, picturePost, uploadBlob } from '../kit/blob.ts'
 import { addressOf, postCollection, privatePost } from '../kit/post.ts'
 import { SeededStratos } from '../kit/seeded.ts'
 import { beginSession, namesIn, readSession } from '../kit/stratos-session.ts'
@@ -233,6 +234,27 @@ describe('a takedown', () => {
       takedown: { applied: false },
     })
     expect(await seen()).toBe(200)
+  })
+
+  test('hides a blob and shows it again', async () => {
+    const { did } = stratos.person('alice')
+    const image = await uploadBlob(stratos, 'alice', { bytes: picture() })
+    const cid = image.ref.$link
+    const record = picturePost('a picture', [stratos.boundary('a')], image)
+    const input = { repo: did, collection: postCollection, record }
+    await stratos.callAs('alice', 'zone.stratos.repo.createRecord', { input })
+    const { bearer: authorization } = stratos.person('bob')
+    const seen = async () => (await getBlob(stratos, 'alice', { cid, authorization })).status
+    expect(await seen()).toBe(200)
+    const taken = await run(['takedown', `alice.test/${cid}`])
+    expect(taken).toEqual({ code: 0, out: `${did}/${cid} is taken down\n`, err: '' })
+    expect(await seen()).toBe(404)
+    expect(await json(['takedown', `${did}/${cid}`, '--lift'])).toMatchObject({
+      subject: { did, cid },
+      takedown: { applied: false },
+    })
+    expect(await seen()).toBe(200)
+    expectFailure(await run(['takedown', `${did}/x`]), 'cid')
   })
 
   test('of a repo needs no record, and of a record one that was there', async () => {
