@@ -259,7 +259,7 @@ export class Actors {
       const head = await store.head()
       if (head === undefined) throw repoNotFound(did)
       const { commit: _, ...rest } = head
-      if ((await store.due()).length > 0) await relink(store)
+      await doDue(store)
       return { did, store, behind, key, head: rest }
     } catch (error) {
       await store.close()
@@ -269,14 +269,22 @@ export class Actors {
 }
 
 /** Databases of before there were such rows have none for what was written then. */
-async function relink(store: ActorStore): Promise<void> {
-  const records = await store.blocks()
-  await store.relink(
-    records.map(({ uri, content }) => {
-      const record = decode(content)
-      return { uri, links: linksOf(record), blobs: namedBlobs(record).map(({ cid }) => cid) }
-    }),
-  )
+async function doDue(store: ActorStore): Promise<void> {
+  const due = await store.due()
+  if (due.includes('backlinks')) {
+    const records = await store.blocks()
+    await store.relink(
+      records.map(({ uri, content }) => ({ uri, links: linksOf(decode(content)) })),
+    )
+  }
+  if (due.includes('record-blobs')) {
+    // A record without the word is not looked at: most repos have many, and none that names a blob.
+    const records = await store.blocksWith(Buffer.from('blob'))
+    const blobsOf = (content: Uint8Array) => namedBlobs(decode(content)).map(({ cid }) => cid)
+    await store.nameBlobs(
+      records.map(({ uri, content }) => ({ uri, blobs: [...new Set(blobsOf(content))] })),
+    )
+  }
 }
 
 const handleWaitMs = 5_000

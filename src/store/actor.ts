@@ -56,6 +56,12 @@ export interface RecordEntry {
   readonly cid: Cid
 }
 
+interface RecordBlock {
+  readonly uri: AtUri
+  readonly cid: Cid
+  readonly content: Uint8Array
+}
+
 /** Some 5 ms to read and to build a tree of: what other actors of a thread may have to wait. */
 const entriesPageSize = 2_000
 
@@ -67,6 +73,8 @@ const nothingKnown: Known = () => false
 export const selectHead =
   'select cid, rev, seq, "lastBlock", content from stratos_repo_root where did = $1'
 const selectBlock = 'select content from stratos_repo_block where id = $1'
+const selectBlocks = `select r.uri, r.cid, b.content from stratos_record r
+  join stratos_repo_block b on b.id = r."blockId"`
 const selectEntries = `select uri, collection, rkey, cid from stratos_record
   where uri > $1 order by uri limit $2`
 
@@ -211,11 +219,13 @@ export class ActorStore {
   }
 
   /** All records, in the order of the tree. */
-  async blocks(): Promise<{ uri: AtUri; cid: Cid; content: Uint8Array }[]> {
-    return await this.#sql.all(
-      `select r.uri, r.cid, b.content from stratos_record r
-        join stratos_repo_block b on b.id = r."blockId" order by r.uri`,
-    )
+  async blocks(): Promise<RecordBlock[]> {
+    return await this.#sql.all(`${selectBlocks} order by r.uri`)
+  }
+
+  /** Those in whose bytes these are, somewhere. */
+  async blocksWith(bytes: Uint8Array): Promise<RecordBlock[]> {
+    return await this.#sql.all(`${selectBlocks} where instr(b.content, $1) > 0`, bytes)
   }
 
   /** Records that answer or quote one of these, as far as they are here. */
@@ -231,23 +241,28 @@ export class ActorStore {
     )
   }
 
-  /** Sets anew what all records answer, quote and name, which then is no longer due. */
-  async relink(
-    records: readonly {
-      readonly uri: AtUri
-      readonly links: Links
-      readonly blobs: readonly Cid[]
-    }[],
-  ): Promise<void> {
-    const inserts = records.flatMap(({ uri, links, blobs }) => [
-      ...links.map((link) => ({ sql: insertLink, args: [uri, link.path, link.uri] })),
-      ...recordBlobStatements(uri, { before: [], after: blobs }),
-    ])
+  /** Sets anew what all records answer and quote, which then is no longer due. */
+  async relink(records: readonly { readonly uri: AtUri; readonly links: Links }[]): Promise<void> {
+    const inserts = records.flatMap(({ uri, links }) =>
+      links.map((link) => ({ sql: insertLink, args: [uri, link.path, link.uri] })),
+    )
     await this.#sql.run([
       { sql: 'delete from stratos_backlink', args: [] },
-      { sql: 'delete from stratos_record_blob', args: [] },
       ...inserts,
-      { sql: 'delete from stratos_due', args: [] },
+      { sql: `delete from stratos_due where name = 'backlinks'`, args: [] },
+    ])
+  }
+
+  /** Sets which blobs these records name, and no others do, which then is no longer due. */
+  async nameBlobs(
+    records: readonly { readonly uri: AtUri; readonly blobs: readonly Cid[] }[],
+  ): Promise<void> {
+    await this.#sql.run([
+      { sql: 'delete from stratos_record_blob', args: [] },
+      ...records.flatMap(({ uri, blobs }) =>
+        recordBlobStatements(uri, { before: [], after: blobs }),
+      ),
+      { sql: `delete from stratos_due where name = 'record-blobs'`, args: [] },
     ])
   }
 
