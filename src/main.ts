@@ -3,6 +3,7 @@ import { admin } from './cli/admin.ts'
 import type { Surroundings } from './cli/surroundings.ts'
 import { ConfigError, describeVariables, readConfig } from './config.ts'
 import { createLog } from './lib/log.ts'
+import { S3Failed } from './store/blob-s3-client.ts'
 import { MigrationError } from './store/migrate.ts'
 import packageJson from '../package.json' with { type: 'json' }
 
@@ -12,6 +13,7 @@ const usage = `Stratos ${version}: private, boundary-scoped records for AT Proto
 
   stratos serve     run the service
   stratos admin     look after a running service; "stratos admin help" lists how
+  stratos blobs     move blobs between the data folder and a bucket; "stratos blobs help"
   stratos verify    check an exported repo or the proof of a record; "stratos verify help"
   stratos help      this text
   stratos version   the version alone
@@ -27,6 +29,11 @@ async function main([command, ...args]: readonly string[]): Promise<void> {
       return await answer(0, async (around) => {
         const isTerminal = process.stdin.isTTY && process.stderr.isTTY
         return await admin(args, isTerminal ? { ...around, ask } : around)
+      })
+    case 'blobs':
+      return await answer(0, async (around) => {
+        const { blobs } = await import('./cli/blobs.ts')
+        return await blobs(args, around)
       })
     case 'verify':
       // Who reads only the beginning must not take it for the verdict.
@@ -137,7 +144,7 @@ try {
   await main(process.argv.slice(2))
 } catch (error) {
   if (error instanceof ConfigError) fail(error.problems.join('\n'))
-  if (error instanceof MigrationError) fail(error.message)
+  if (error instanceof MigrationError || error instanceof S3Failed) fail(error.message)
   const hint = error instanceof Error ? hintFor(error) : undefined
   if (hint !== undefined) fail(hint)
   throw error

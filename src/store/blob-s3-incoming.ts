@@ -12,6 +12,8 @@ export class IncomingObject implements IncomingBlob {
   readonly #name: string
   readonly #going = new AbortController()
   readonly #parts: Promise<Part>[] = []
+  /** Of parts that have arrived: a collector that comes late would leave many times as much. */
+  readonly #free: Uint8Array<ArrayBuffer>[] = []
   #filling = new Uint8Array(firstBytes)
   #filled = 0
   #uploadId: string | undefined
@@ -83,18 +85,21 @@ export class IncomingObject implements IncomingBlob {
 
   async #sendPart(): Promise<void> {
     this.#uploadId ??= await this.#begin()
-    const Body = this.#filling.subarray(0, this.#filled)
+    const full = this.#filling
+    const Body = full.subarray(0, this.#filled)
     const PartNumber = this.#parts.length + 1
     const ask = { ...this.#at, UploadId: this.#uploadId, PartNumber, Body }
     await this.#parts[this.#parts.length - partsInFlightMax]
     const sending = this.#bucket.send('a part of an upload', async (client) => {
       const command = new this.#bucket.sdk.UploadPartCommand(ask)
-      return { PartNumber, ETag: (await client.send(command, this.#signal)).ETag }
+      const { ETag } = await client.send(command, this.#signal)
+      this.#free.push(full)
+      return { PartNumber, ETag }
     })
     // Whoever waits for it is told; until somebody does, it is nobody's unhandled failure.
     sending.catch(() => undefined)
     this.#parts.push(sending)
-    this.#filling = new Uint8Array(partBytes)
+    this.#filling = this.#free.pop() ?? new Uint8Array(partBytes)
     this.#filled = 0
   }
 

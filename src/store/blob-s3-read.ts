@@ -58,6 +58,10 @@ function cutOr(range: ByteRange | undefined): (error: unknown) => never {
   }
 }
 
+function broken(cause: unknown): never {
+  throw new BlobCut('the bucket broke off while a blob was read', { cause })
+}
+
 /** Fails when there are fewer; a server that sends more than was asked for is cut off. */
 function exactly(body: ReadableStream<Uint8Array>, wanted: number): ReadableStream<Uint8Array> {
   const reader = body.getReader()
@@ -66,7 +70,7 @@ function exactly(body: ReadableStream<Uint8Array>, wanted: number): ReadableStre
     {
       async pull(controller) {
         if (rest > 0) {
-          const { value } = await reader.read()
+          const { value } = await reader.read().catch(broken)
           if (value === undefined) throw new BlobCut('a blob ended early while it was read')
           const taken = value.subarray(0, rest)
           rest -= taken.length
