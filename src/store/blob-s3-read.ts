@@ -18,11 +18,12 @@ export async function readObjectRange(
   const body: ReadableStream<Uint8Array> | undefined = found.Body?.transformToWebStream()
   const sent = /^bytes (\d+)-\d+\/(\d+)$/.exec(found.ContentRange ?? '')
   const from = Number(sent?.[1] ?? 0)
-  const bytes = Number(sent?.[2] ?? found.ContentLength ?? 0)
+  // A server that does not say how many bytes come could leave some out unseen.
+  const bytes = Number(sent?.[2] ?? found.ContentLength ?? Number.NaN)
   const { start, end } = range ?? { start: 0, end: bytes }
-  if (body === undefined || from !== start || end > bytes) {
+  if (body === undefined || Number.isNaN(bytes) || from !== start || end > bytes) {
     await body?.cancel()
-    throw new BlobCut(`a blob of ${bytes} bytes has none from ${start} to ${end}`)
+    throw new BlobCut(`a blob of ${bytes} bytes was answered for bytes ${start} to ${end}`)
   }
   return { bytes, body: exactly(body, end - start) }
 }
@@ -41,14 +42,14 @@ async function readNothing(
   return { bytes, body: new Blob() }
 }
 
-/** Undefined where there is no such object. */
+/** Undefined where there is no such object, NaN where the server does not say. */
 export async function sizeOfObject(bucket: S3Bucket, Key: string): Promise<number | undefined> {
   const { HeadObjectCommand } = bucket.sdk
   const asking = bucket.send('a look', async (client) => {
     return await client.send(new HeadObjectCommand({ Bucket: bucket.name, Key }))
   })
   const found = await asking.catch(ignoreAbsentKey)
-  return found === undefined ? undefined : (found.ContentLength ?? 0)
+  return found === undefined ? undefined : (found.ContentLength ?? Number.NaN)
 }
 
 function cutOr(range: ByteRange | undefined): (error: unknown) => never {
