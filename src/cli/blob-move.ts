@@ -152,7 +152,7 @@ class WrongBytes extends Error {
 const kinds = ['permanent', 'quarantined', 'temporary'] as const
 /** The rest is counted. */
 const namedMax = 20
-/** A bucket answers late rather than slowly; each upload holds up to 24 MiB. */
+/** A bucket answers late rather than slowly; each upload holds up to 25 MiB. */
 const atOnceMax = 4
 const progressEveryMs = 5000
 

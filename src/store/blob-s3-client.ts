@@ -115,7 +115,7 @@ export function ignoreAbsentKey(error: unknown): undefined {
 /** With the pauses of the SDK, which double from 100 ms to 20 s, and jitter. */
 const attemptsMax = 4
 const connectMs = 5000
-/** A part of 8 MiB at 1 Mbit/s, and a copy of 50 MB inside the bucket, take about a minute. */
+/** A part of 5 MiB at 1 Mbit/s, and a copy of 50 MB inside the bucket, take about a minute. */
 const answerMs = 120_000
 /** Without a byte; also how long a reader may pause. */
 const idleMs = 60_000
