@@ -37,23 +37,29 @@ export async function startSwift(): Promise<Bucket> {
   const settings = { bucket: bucketName, region, endpoint, keys, bucketIn: 'path' } as const
   using bucket = await S3Bucket.open(settings)
   const ask = new bucket.sdk.CreateBucketCommand({ Bucket: bucketName })
-  await eventually('bucket of Swift', async () => {
-    const dead = children.find(({ running }) => !running)
-    if (dead !== undefined) throw new Error(`a part of Swift ended\n${dead.output}`)
-    return await bucket
-      .send('the bucket', async (client) => await client.send(ask))
-      .catch(() => undefined)
-  })
+  const end = async (): Promise<void> => {
+    for (const child of children) await child.kill()
+    rmSync(folder, { recursive: true, force: true })
+  }
+  try {
+    await eventually('bucket of Swift', async () => {
+      const dead = children.find(({ running }) => !running)
+      if (dead !== undefined) throw new Error(`a part of Swift ended\n${dead.output}`)
+      return await bucket
+        .send('the bucket', async (client) => await client.send(ask))
+        .catch(() => undefined)
+    })
+  } catch (error) {
+    await end()
+    throw error
+  }
   return {
     name: bucketName,
     region,
     endpoint,
     accessKey,
     secretKey,
-    async [Symbol.asyncDispose]() {
-      for (const child of children) await child.kill()
-      rmSync(folder, { recursive: true, force: true })
-    },
+    [Symbol.asyncDispose]: end,
   }
 }
 
@@ -101,6 +107,10 @@ user_test_tester = testing .admin
 [app:proxy-server]
 use = egg:swift#proxy
 account_autocreate = true
+conn_timeout = 10
+node_timeout = 60
+# One slow answer of the only disk must not shut it out.
+error_suppression_limit = 1000
 `
 }
 

@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { parseDid } from '../../src/atproto/syntax.ts'
+import type { Cid } from '../../src/atproto/cid.ts'
+import { type Did, parseDid } from '../../src/atproto/syntax.ts'
 import { S3Blobs } from '../../src/store/blob-s3.ts'
 import type { S3Settings } from '../../src/store/blob-s3-client.ts'
-import { BlobCut } from '../../src/store/blob-storage.ts'
+import { BlobCut, type BlobKey } from '../../src/store/blob-storage.ts'
 import { type Bucket, startS3rver } from '../kit/s3rver.ts'
 import { startSwift, swiftLacks } from '../kit/swift.ts'
 import { failureOf } from '../kit/wait.ts'
@@ -87,6 +88,32 @@ describe('a bucket in between breaks', () => {
     await blobs.quarantine(place.did, place.cid)
     expect(await contentOf(blobs, place)).toBeUndefined()
     expect(await contentOf(blobs, { ...place, kind: 'quarantined' })).toHaveLength(10)
+  })
+
+  test('not: no name of a person, key or CID leads elsewhere, nor to the server', async () => {
+    const place = await kept(blobs, did(), some(10))
+    let asked = 0
+    between.break = () => {
+      asked += 1
+      return undefined
+    }
+    for (const trick of ['..', '', '/', `${place.did}/..`, `${place.did}?x`, 'A', '../..']) {
+      // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- what types cannot keep out
+      const name = trick as Did & BlobKey & Cid
+      for (const failure of [
+        await failureOf(blobs.read({ ...place, did: name })),
+        await failureOf(blobs.read({ ...place, cid: name })),
+        await failureOf(blobs.remove({ kind: 'temporary', did: place.did, key: name })),
+        await failureOf(blobs.removeAll(name)),
+        await failureOf(blobs.receive(name)),
+        await failureOf(blobs.keep(place.did, name, place.cid)),
+        await failureOf(blobs.quarantine(place.did, name)),
+      ]) {
+        expect(String(failure)).toContain('named by')
+      }
+    }
+    expect(asked).toBe(0)
+    between.break = () => undefined
   })
 
   test('before the start: a server that is not there is named', async () => {

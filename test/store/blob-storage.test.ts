@@ -6,6 +6,7 @@ import {
   type BlobKey,
   BlobMissing,
   type BlobPlace,
+  isBlobKey,
   makeBlobKey,
   type MovableBlobs,
 } from '../../src/store/blob-storage.ts'
@@ -36,6 +37,9 @@ for (const backend of blobBackends()) {
         ['one byte', 1, [1]],
         ['tiny pieces', 300_000, [1, 7, 1000]],
         ['pieces around the size that is gathered', 1_000_000, [262_143, 1, 262_145]],
+        ['exactly one part', 5_242_880, [1_000_000]],
+        ['exactly two parts', 10_485_760, [5_242_880]],
+        ['one byte more', 10_485_761, [9_999_999]],
         ['20 MB in odd pieces', 20_000_003, [1_234_567, 13, 65_536]],
       ])('of %s are read back as they were', async (_name, size, pieces) => {
         const bytes = some(size)
@@ -283,6 +287,17 @@ for (const backend of blobBackends()) {
           await incoming.abort()
         },
       )
+
+      canList('of unfinished uploads goes by the whole key, not by how it begins', async () => {
+        const [short, long] = [makeBlobKey(), makeBlobKey()]
+        const key = `${short}${long}`.slice(0, 40)
+        if (!isBlobKey(key)) throw new Error('two keys together are a key')
+        const incoming = await blobs.receiveAs(person(), key)
+        await incoming.write(some(9_000_000))
+        await blobs.remove({ kind: 'temporary', did, key: short })
+        await incoming.finish()
+        expect(await contentOf(blobs, { kind: 'temporary', did, key })).toHaveLength(9_000_000)
+      })
 
       test('names everybody who has something', async () => {
         const first = await received(blobs, person(), some(1))
