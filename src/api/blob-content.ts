@@ -2,11 +2,18 @@ import { type Cid, parseCid } from '../atproto/cid.ts'
 import { XrpcError } from '../atproto/errors.ts'
 import { type Did, parseDid } from '../atproto/syntax.ts'
 import type { Log } from '../lib/log.ts'
-import type { CallActor } from '../service/calls.ts'
+import type { ActorCall, CallActor } from '../service/calls.ts'
 import { unknownType } from '../service/blob-type.ts'
 import type { BlobRow } from '../store/actor-blobs.ts'
-import type { BlobPlace, BlobStorage, ByteRange } from '../store/blob-storage.ts'
+import {
+  BlobCut,
+  type BlobPlace,
+  type BlobStorage,
+  type ByteRange,
+  type StoredBlob,
+} from '../store/blob-storage.ts'
 import { type AccessFacts, owns, type Reader, seesNothing, viewOf } from './caller.ts'
+import { Downloads } from './downloads.ts'
 import { rangeOf } from './range.ts'
 import { Content } from './xrpc.ts'
 
@@ -32,6 +39,7 @@ export function askedBlob(did: string, cid: string): AskedBlob {
  */
 export class BlobContent {
   readonly #parts: ContentParts
+  readonly #downloads = new Downloads(downloadLimits)
 
   constructor(parts: ContentParts) {
     this.#parts = parts
@@ -43,19 +51,19 @@ export class BlobContent {
   async find(caller: Reader, { did, cid }: AskedBlob, requestId: string): Promise<FoundBlob> {
     const view = await viewOf(caller, { did, isAbout: () => true }, this.#parts)
     if (view === undefined || seesNothing(view)) throw blobNotFound()
-    const found = await this.#parts.call(did, requestId, { kind: 'blob', cid, view })
-    if ('missing' in found) throw blobNotFound()
+    const row = await this.#row(did, requestId, { kind: 'blob', cid, view })
     const isTakendown = (await this.#parts.takedowns.of(did)).blobs.includes(cid)
     if (isTakendown && owns(caller, did)) throw blobTakendown()
     if (isTakendown && caller.kind !== 'admin') throw blobNotFound()
-    return { ...found.row, isTakendown }
+    return { ...row, isTakendown }
   }
 
-  /** The whole of it, or the range that the request wants. */
-  async answer(
-    request: Request,
-    { did, found, requestId }: { did: Did; found: FoundBlob; requestId: string },
-  ): Promise<ContentAnswer> {
+  /**
+   * The whole of it, or the range that the request wants.
+   * @throws XrpcError as `find`; 416 RangeNotSatisfiable, 503 Overloaded
+   */
+  async answer(request: Request, ask: Ask): Promise<ContentAnswer> {
+    const found = await this.find(ask.caller, ask.asked, ask.requestId)
     const { cid, size } = found
     const etag = `"${cid}"`
     const headers = { ...contentHeaders, etag }
@@ -64,8 +72,9 @@ export class BlobContent {
     }
     const range = rangeOf(request.headers, { size, etag })
     if (range === 'unsatisfiable') throw unsatisfiable(size)
-    const body = await this.#read({ did, found, requestId }, range)
     const { start, end } = range ?? { start: 0, end: size }
+    const stored = await this.#read(ask, { found, range })
+    const body = await this.#sendable(stored, { request, ask, bytes: end - start })
     return {
       body: new Content(body, { status: range === undefined ? 200 : 206, type: typeOf(found) }),
       headers: {
@@ -77,16 +86,71 @@ export class BlobContent {
     }
   }
 
-  async #read({ did, found, requestId }: Reading, range: ByteRange | undefined) {
-    const { storage, log } = this.#parts
-    const { cid, size } = found
-    const stored = await storage.read(placeOf(did, found), range)
-    if (stored !== undefined && stored.bytes === size) return stored.body
-    if (stored?.body instanceof ReadableStream) await stored.body.cancel()
-    // Rows say that they are there: what is wrong is not for callers to know.
-    log.error('blob.bytes-missing', { did, cid, requestId, advice: 'restore them from a backup' })
+  /** Whoever leaves meanwhile has nothing here. */
+  async #row(did: Did, requestId: string, ask: Extract<ActorCall, { kind: 'blob' }>) {
+    try {
+      const found = await this.#parts.call(did, requestId, ask)
+      if ('row' in found) return found.row
+    } catch (error) {
+      if (!(error instanceof XrpcError && error.error === 'RepoNotFound')) throw error
+    }
     throw blobNotFound()
   }
+
+  async #read(ask: Ask, { found, range }: Reading): Promise<StoredBlob['body']> {
+    const { caller, asked, requestId } = ask
+    const { did, cid } = asked
+    const body = await this.#stored(did, { found, range })
+    if (body !== undefined) return body
+    // They may have been moved, or have gone with their record, since it was looked where they are.
+    const again = await this.find(caller, asked, requestId)
+    const moved = await this.#stored(did, { found: again, range })
+    if (moved !== undefined) return moved
+    // Rows say that they are there: what is wrong is not for callers to know.
+    const advice = 'restore them from a backup'
+    this.#parts.log.error('blob.bytes-missing', { did, cid, requestId, advice })
+    throw blobNotFound()
+  }
+
+  /** Undefined where they are not, or not all of them. */
+  async #stored(did: Did, { found, range }: Reading): Promise<StoredBlob['body'] | undefined> {
+    for (const place of placesOf(did, found)) {
+      const stored = await uncut(this.#parts.storage.read(place, range))
+      if (stored?.bytes === found.size) return stored.body
+      if (stored?.body instanceof ReadableStream) await stored.body.cancel()
+    }
+    return undefined
+  }
+
+  /**
+   * What is short goes out in one piece, since Bun tells the length of nothing else; of the rest so
+   * much at once as there is room for.
+   */
+  async #sendable(
+    body: StoredBlob['body'],
+    { request, ask, bytes }: { request: Request; ask: Ask; bytes: number },
+  ): Promise<Content['body']> {
+    if (request.method === 'HEAD' || !(body instanceof ReadableStream)) return body
+    if (bytes <= pieceBytesMax) {
+      const piece = await uncut(new Response(body).blob())
+      if (piece === undefined) throw blobNotFound()
+      return piece
+    }
+    const { caller } = ask
+    const key = 'did' in caller ? caller.did : caller.kind
+    try {
+      return await this.#downloads.stream(key, async () => body)
+    } catch (error) {
+      await body.cancel()
+      throw error
+    }
+  }
+}
+
+interface Ask {
+  readonly caller: Reader
+  readonly asked: AskedBlob
+  readonly requestId: string
 }
 
 export interface ContentAnswer {
@@ -99,15 +163,31 @@ export interface FoundBlob extends BlobRow {
 }
 
 interface Reading {
-  readonly did: Did
   readonly found: FoundBlob
-  readonly requestId: string
+  readonly range: ByteRange | undefined
 }
 
-function placeOf(did: Did, { cid, tempKey, isTakendown }: FoundBlob): BlobPlace {
-  if (tempKey !== null) return { kind: 'temporary', did, key: tempKey }
-  return { kind: isTakendown ? 'quarantined' : 'permanent', did, cid }
+/** A takedown counts before its bytes are in quarantine, and still when they are back. */
+function placesOf(did: Did, { cid, tempKey, isTakendown }: FoundBlob): BlobPlace[] {
+  if (tempKey !== null) return [{ kind: 'temporary', did, key: tempKey }]
+  const permanent: BlobPlace = { kind: 'permanent', did, cid }
+  return isTakendown ? [{ kind: 'quarantined', did, cid }, permanent] : [permanent]
 }
+
+/** Undefined as well where there are fewer bytes than there should be. */
+async function uncut<Result>(reading: Promise<Result>): Promise<Result | undefined> {
+  try {
+    return await reading
+  } catch (error) {
+    if (error instanceof BlobCut) return undefined
+    throw error
+  }
+}
+
+/** As large as what most pictures are. Larger ones tell their length by HEAD and by any range. */
+const pieceBytesMax = 1024 * 1024
+/** Of larger ones: pages show few films at once, and each holds a file and a piece in memory. */
+const downloadLimits = { ofCallerMax: 16, togetherMax: 128, what: 'large blobs' } as const
 
 /** What no browser runs, whatever is in it; of all others none is told what they are. */
 const harmless: ReadonlySet<string> = new Set([

@@ -22,11 +22,8 @@ export function blobMethods(parts: Parts): Record<string, Method> {
   const reads = new BlobLists(parts)
   const getBlob: Method = {
     audience: 'anyone',
-    handle: async ({ request, params, caller, requestId }) => {
-      const asked = asking(params)
-      const found = await content.find(caller, asked, requestId)
-      return await content.answer(request, { did: asked.did, found, requestId })
-    },
+    handle: ({ request, params, caller, requestId }) =>
+      content.answer(request, { asked: asking(params), caller, requestId }),
   }
   const listBlobs: Method = { audience: 'anyone', handle: (call) => reads.list(call) }
   return {

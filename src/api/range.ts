@@ -9,7 +9,7 @@ export function rangeOf(
   headers: Headers,
   { size, etag }: { readonly size: number; readonly etag: string },
 ): ByteRange | 'unsatisfiable' | undefined {
-  const [, first = '', last = ''] = /^bytes=(\d*)-(\d*)$/.exec(headers.get('range') ?? '') ?? []
+  const [, first = '', last = ''] = /^bytes=(\d*)-(\d*)$/i.exec(headers.get('range') ?? '') ?? []
   if (first === '' && last === '') return undefined
   const version = headers.get('if-range')
   if (version !== null && version !== etag) return undefined

@@ -3,7 +3,7 @@ import type { Bulk } from '../bulk/bulk.ts'
 import type { CallActor } from '../service/calls.ts'
 import type { View } from '../store/actor.ts'
 import { type AccessFacts, grantOf } from './caller.ts'
-import { Exports } from './exports.ts'
+import { Downloads } from './downloads.ts'
 import { text } from './members.ts'
 import { findWholeRepo } from './whole-repo.ts'
 import type { Method } from './xrpc.ts'
@@ -13,7 +13,7 @@ export function syncMethods(
   parts: AccessFacts & { readonly call: CallActor; readonly bulk: Bulk },
 ): Record<string, Method> {
   const { enrollments, call, bulk } = parts
-  const exports = new Exports()
+  const exports = new Downloads(exportLimits)
   const getRepo: Method = {
     audience: 'anyone',
     handle: async ({ params, caller, requestId }) => {
@@ -33,3 +33,6 @@ export function syncMethods(
   }
   return { 'zone.stratos.sync.getRepo': getRepo, 'com.atproto.sync.getRepo': getRepo }
 }
+
+/** Each is walked through by a worker while it is sent. */
+const exportLimits = { ofCallerMax: 3, togetherMax: 12, what: 'whole repos' } as const

@@ -1,9 +1,21 @@
 import { overloaded } from '../atproto/errors.ts'
 
+interface Limits {
+  readonly ofCallerMax: number
+  readonly togetherMax: number
+  /** What they are, to callers: "whole repos". */
+  readonly what: string
+}
+
 /** Bounds what is sent in long streams: so many at once of a caller, and of all callers. */
-export class Exports {
+export class Downloads {
+  readonly #limits: Limits
   readonly #byCaller = new Map<string, number>()
   #count = 0
+
+  constructor(limits: Limits) {
+    this.#limits = limits
+  }
 
   /**
    * The stream that `make` opens, counted until it has ended.
@@ -13,9 +25,10 @@ export class Exports {
     caller: string,
     make: () => Promise<ReadableStream<Uint8Array>>,
   ): Promise<ReadableStream<Uint8Array>> {
+    const { ofCallerMax, togetherMax, what } = this.#limits
     const own = this.#byCaller.get(caller) ?? 0
-    if (own >= ofCallerMax) throw overloaded('you are reading several whole repos already')
-    if (this.#count >= togetherMax) throw overloaded('too many exports at once, try again')
+    if (own >= ofCallerMax) throw overloaded(`you are reading several ${what} already`)
+    if (this.#count >= togetherMax) throw overloaded(`too many ${what} are being read, try again`)
     this.#byCaller.set(caller, own + 1)
     this.#count += 1
     let held = true
@@ -36,9 +49,6 @@ export class Exports {
     }
   }
 }
-
-const ofCallerMax = 3
-const togetherMax = 12
 
 function releasing(
   stream: ReadableStream<Uint8Array>,

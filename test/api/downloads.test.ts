@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'bun:test'
-import { Exports } from '../../src/api/exports.ts'
+import { Downloads } from '../../src/api/downloads.ts'
 import { failureOf } from '../kit/wait.ts'
 
+const limits = { ofCallerMax: 3, togetherMax: 12, what: 'whole repos' }
 const overloaded = { status: 503, error: 'Overloaded' }
 
 /** A stream of so many pieces of one byte. */
@@ -19,31 +20,31 @@ const broken = (error: Error) => async () =>
   new ReadableStream<Uint8Array>({ pull: (controller) => controller.error(error) })
 
 test('a caller reads three repos at once, and no fourth', async () => {
-  const exports = new Exports()
-  for (let index = 0; index < 3; index++) await exports.stream('alice', pieces(1))
-  expect(await failureOf(exports.stream('alice', pieces(1)))).toMatchObject(overloaded)
-  expect(await failureOf(exports.stream('bob', pieces(1)))).toBeUndefined()
+  const downloads = new Downloads(limits)
+  for (let index = 0; index < 3; index++) await downloads.stream('alice', pieces(1))
+  expect(await failureOf(downloads.stream('alice', pieces(1)))).toMatchObject(overloaded)
+  expect(await failureOf(downloads.stream('bob', pieces(1)))).toBeUndefined()
 })
 
 test('all callers together read twelve', async () => {
-  const exports = new Exports()
-  for (let index = 0; index < 12; index++) await exports.stream(`caller ${index}`, pieces(1))
-  expect(await failureOf(exports.stream('one more', pieces(1)))).toMatchObject(overloaded)
+  const downloads = new Downloads(limits)
+  for (let index = 0; index < 12; index++) await downloads.stream(`caller ${index}`, pieces(1))
+  expect(await failureOf(downloads.stream('one more', pieces(1)))).toMatchObject(overloaded)
 })
 
-test('exports that are still being opened count, too', async () => {
-  const exports = new Exports()
+test('downloads that are still being opened count, too', async () => {
+  const downloads = new Downloads(limits)
   const opening = Promise.withResolvers<ReadableStream<Uint8Array>>()
-  const begun = [1, 2, 3].map(() => exports.stream('alice', () => opening.promise))
-  expect(await failureOf(exports.stream('alice', pieces(1)))).toMatchObject(overloaded)
+  const begun = [1, 2, 3].map(() => downloads.stream('alice', () => opening.promise))
+  expect(await failureOf(downloads.stream('alice', pieces(1)))).toMatchObject(overloaded)
   opening.reject(new Error('the owner refused'))
   for (const one of begun) {
     expect(await failureOf(one)).toHaveProperty('message', 'the owner refused')
   }
-  expect(await failureOf(exports.stream('alice', pieces(1)))).toBeUndefined()
+  expect(await failureOf(downloads.stream('alice', pieces(1)))).toBeUndefined()
 })
 
-describe('an export makes room, and once only,', () => {
+describe('a download makes room, and once only,', () => {
   type Stream = ReadableStream<Uint8Array>
   const ends: Readonly<Record<string, (stream: Stream) => Promise<unknown>>> = {
     'when it was sent': async (stream) =>
@@ -57,20 +58,20 @@ describe('an export makes room, and once only,', () => {
   }
   for (const [how, end] of Object.entries(ends)) {
     test(how, async () => {
-      const exports = new Exports()
-      await exports.stream('alice', pieces(2))
-      await exports.stream('alice', pieces(2))
-      await end(await exports.stream('alice', pieces(2)))
-      await exports.stream('alice', pieces(2))
-      expect(await failureOf(exports.stream('alice', pieces(2)))).toMatchObject(overloaded)
+      const downloads = new Downloads(limits)
+      await downloads.stream('alice', pieces(2))
+      await downloads.stream('alice', pieces(2))
+      await end(await downloads.stream('alice', pieces(2)))
+      await downloads.stream('alice', pieces(2))
+      expect(await failureOf(downloads.stream('alice', pieces(2)))).toMatchObject(overloaded)
     })
   }
 })
 
 test('what breaks off says so to whoever reads it, and makes room', async () => {
-  const exports = new Exports()
+  const downloads = new Downloads(limits)
   for (let index = 0; index < 5; index++) {
-    const stream = await exports.stream('alice', broken(new Error('cut')))
+    const stream = await downloads.stream('alice', broken(new Error('cut')))
     expect(await failureOf(stream.getReader().read())).toHaveProperty('message', 'cut')
   }
 })
