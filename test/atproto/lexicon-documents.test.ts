@@ -27,8 +27,11 @@ describe('our lexicons', () => {
       /^com[.]atproto[.](repo|sync)[.]/.test(nsid),
     )
     const methods = originals.filter((nsid) => !/[.](defs|strongRef)$/.test(nsid))
-    expect(methods).toHaveLength(11)
-    for (const nsid of methods) {
+    expect(methods).toHaveLength(15)
+    // The original is about whoever calls; ours names a repo.
+    const alike = methods.filter((nsid) => !nsid.endsWith('.listMissingBlobs'))
+    expect(alike).toHaveLength(14)
+    for (const nsid of alike) {
       const twin = nsid.replace('com.atproto', 'zone.stratos')
       expect([twin, shapeOf(twin)]).toEqual([twin, shapeOf(nsid)])
     }
@@ -63,7 +66,7 @@ describe('what is embedded', () => {
     const { outputs } = await Bun.build({ entrypoints: [entrypoint], target: 'bun' })
     const program = await outputs[0]?.text()
     expect(program).toContain('zone.stratos.feed.post')
-    expect(program?.length).toBeLessThan(100_000)
+    expect(program?.length).toBeLessThan(110_000)
   })
 
   test('a folder comes as its files in sorted order, and no subfolders', () => {
@@ -77,8 +80,10 @@ describe('what is embedded', () => {
       'hydrateRecord.json',
       'hydrateRecords.json',
       'importRepo.json',
+      'listMissingBlobs.json',
       'listRecords.json',
       'putRecord.json',
+      'uploadBlob.json',
     ])
     expect(JSON.parse(repo['getRecord.json'] ?? '')).toMatchObject({
       id: 'zone.stratos.repo.getRecord',

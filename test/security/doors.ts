@@ -58,6 +58,7 @@ interface Methods {
 const unnamed: Refusal = [401, 'AuthMissing']
 const forbidden: Refusal = [403, 'Forbidden']
 const noRecord: Refusal = [404, 'RecordNotFound']
+const noBlob: Refusal = [404, 'BlobNotFound']
 const noRepo: Refusal = [404, 'RepoNotFound']
 const noUpgrade: Refusal = [426, 'UpgradeRequired']
 const notEnrolled: Refusal = [403, 'NotEnrolled']
@@ -95,6 +96,11 @@ const classes: Readonly<Record<DoorClass, readonly Methods[]>> = {
       answers: readers(noRepo, 'passes'),
       calls: twins({ describeRepo: ({ did }) => ({ params: { repo: did } }) }),
     },
+    { answers: readers(noBlob, 'reads'), calls: twins({ getBlob: ownBlob }, 'sync') },
+    {
+      answers: { ...readers(noBlob, 'passes'), admin: forbidden },
+      calls: { 'zone.stratos.sync.getBlobUrl': ownBlob },
+    },
   ],
   appview: [
     {
@@ -126,6 +132,19 @@ const classes: Readonly<Record<DoorClass, readonly Methods[]>> = {
       }),
     },
     {
+      answers: member,
+      calls: twins({
+        uploadBlob: (_, { marker }) => ({
+          body: `${marker}, uploaded`,
+          headers: { 'content-type': 'text/plain' },
+        }),
+      }),
+    },
+    {
+      answers: { ...person, stranger: noRepo, moderator: noRepo },
+      calls: { 'com.atproto.repo.listMissingBlobs': () => ({}) },
+    },
+    {
       answers: person,
       calls: {
         'zone.stratos.server.listKeys': () => ({}),
@@ -153,7 +172,13 @@ const classes: Readonly<Record<DoorClass, readonly Methods[]>> = {
     },
     {
       answers: { ...owner, appview: 'passes', admin: 'passes' },
-      calls: twins({ getLatestCommit: aboutSubject, getRepoStatus: aboutSubject }, 'sync'),
+      calls: {
+        ...twins(
+          { getLatestCommit: aboutSubject, getRepoStatus: aboutSubject, listBlobs: aboutSubject },
+          'sync',
+        ),
+        'zone.stratos.repo.listMissingBlobs': aboutSubject,
+      },
     },
     {
       answers: { ...none, self: 'reads', appview: 'reads', admin: 'reads' },
@@ -307,6 +332,10 @@ function twins(calls: Calls, group: 'repo' | 'sync' = 'repo'): Calls {
 
 function aboutSubject({ did }: Actor): Call {
   return { params: { did } }
+}
+
+function ownBlob({ did }: Actor, { blob }: World): Call {
+  return { params: { did, cid: blob } }
 }
 
 function provenRecord({ did }: Actor): Call {

@@ -212,8 +212,9 @@ function replays(name: string): Breaks {
     if (status === 401) throw new Error(`the first use at ${door.name} was refused`)
     return sent
   }
-  // What ends a membership needs no input, and would be done at the first use.
-  return breaksOf({ 'an earlier use': used }, undefined, ({ isExit }) => !isExit)
+  // What ends a membership needs no input, and any bytes are a blob: it would be done at first.
+  const at = ({ isExit, name }: Door) => !isExit && !name.endsWith('.uploadBlob')
+  return breaksOf({ 'an earlier use': used }, undefined, at)
 }
 
 function methodOf(world: World, door: Door): string {

@@ -134,6 +134,8 @@ test.each(['/health', '/ready', '/xrpc/_health', '/.well-known/did.json'])(
   },
 )
 
+/** Who has the bytes may ask each time whether they are still to be shown. */
+const ofBlobs = 'private, no-cache'
 const states = new Map<string, string>()
 
 /** Asked for once: every test afterwards has found it unchanged. */
@@ -195,7 +197,7 @@ function expectOutcome(
     status,
     error,
     'www-authenticate': status === 401 ? challenge : null,
-    'cache-control': 'no-store',
+    'cache-control': outcome === 'reads' && name.endsWith('.getBlob') ? ofBlobs : 'no-store',
     vary: 'Authorization, DPoP, Cookie',
     'access-control-allow-origin': inClass === 'page' ? null : '*',
     'access-control-allow-credentials': null,

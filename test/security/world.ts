@@ -1,16 +1,18 @@
 import { P256Keypair, Secp256k1Keypair } from '@atproto/crypto'
 import { base58btc } from 'multiformats/bases/base58'
 import { randomBytes } from 'node:crypto'
+import { blobRefOf, picturePost } from '../kit/blob.ts'
 import { AppKey, DpopApp } from '../kit/dpop.ts'
-import { postCollection, privatePost } from '../kit/post.ts'
+import { postCollection } from '../kit/post.ts'
 import { seed } from '../kit/seed.ts'
 import { SeededStratos } from '../kit/seeded.ts'
 import { beginSession, endedSession } from '../kit/stratos-session.ts'
 import { getStatus } from '../kit/takedown.ts'
 import { eventually } from '../kit/wait.ts'
-import { listOf, xrpcResponse } from '../kit/xrpc.ts'
+import { fieldsOf, listOf, xrpcResponse } from '../kit/xrpc.ts'
 import { documentOf, method } from '../remote/directory.ts'
 import { Issuer } from '../remote/issuer.ts'
+import { cidForRaw, cidToString } from '../../src/atproto/cid.ts'
 import { parseDid } from '../../src/atproto/syntax.ts'
 import type { DoorClass } from './doors.ts'
 import { Stored } from './stored.ts'
@@ -45,6 +47,8 @@ export class World implements AsyncDisposable {
   readonly stored: Stored
   /** In the text of every record. */
   readonly marker = `only for us ${crypto.randomUUID()}`
+  /** The same text as a blob, which the record of every member names as its picture. */
+  readonly blob = cidToString(cidForRaw(Buffer.from(this.marker)))
   /** A key that is nobody's. */
   readonly foreignKey: Secp256k1Keypair
   /** Stands first in the DID document of wes, and is not the one that speaks for him. */
@@ -273,10 +277,18 @@ export class World implements AsyncDisposable {
 
   async #write(name: string): Promise<void> {
     const { did } = this.actor(name)
-    const record = privatePost(this.marker, [this.stratos.boundary('a')])
+    const authorization = `Bearer ${did}`
+    const uploaded = await this.stratos.call('zone.stratos.repo.uploadBlob', {
+      body: this.marker,
+      headers: { 'content-type': 'image/png' },
+      authorization,
+    })
+    if (uploaded.status !== 200) throw new Error(`the blob of ${name} got ${uploaded.status}`)
+    const image = blobRefOf(fieldsOf(uploaded.body, 'blob'))
+    const record = picturePost(this.marker, [this.stratos.boundary('a')], image)
     const answer = await this.stratos.call('zone.stratos.repo.createRecord', {
       input: { repo: did, collection: postCollection, rkey: ownRkey, record },
-      authorization: `Bearer ${did}`,
+      authorization,
     })
     if (answer.status !== 200) throw new Error(`the record of ${name} got ${answer.status}`)
   }
