@@ -23,6 +23,14 @@ interface Ref {
   readonly cid: string
 }
 
+/** More people, and what they do before anything is taken down or lost. */
+interface More {
+  readonly people: Readonly<Record<string, readonly string[]>>
+  prepare(readers: Readers): Promise<void>
+}
+
+const nothingMore: More = { people: {}, prepare: async () => undefined }
+
 /**
  * A service that lets AppViews read. Of its people alice wrote most, ivy is inactive, tom's repo
  * and one record of alice's are taken down, and the boundary d, in which alice wrote, is no more.
@@ -31,26 +39,30 @@ export class Readers {
   readonly stratos: SeededStratos
   readonly #appViews = new Map<string, Person>()
   readonly #refs = new Map<string, Ref>()
+  readonly #names: readonly string[]
 
-  private constructor(stratos: SeededStratos) {
+  private constructor(stratos: SeededStratos, names: readonly string[]) {
     this.stratos = stratos
+    this.#names = names
   }
 
-  static async start(): Promise<Readers> {
+  static async start(more: More = nothingMore): Promise<Readers> {
     const both = ['a', 'b']
+    const people = {
+      alice: [...both, 'd'],
+      bob: ['a'],
+      carol: ['c'],
+      dave: [],
+      ivy: both,
+      tom: both,
+      erin: both,
+      ...more.people,
+    }
     const stratos = await SeededStratos.start({
-      people: {
-        alice: [...both, 'd'],
-        bob: ['a'],
-        carol: ['c'],
-        dave: [],
-        ivy: both,
-        tom: both,
-        erin: both,
-      },
+      people,
       env: { STRATOS_ALLOWED_DOMAINS: 'a,b,c,d' },
     })
-    const readers = new Readers(stratos)
+    const readers = new Readers(stratos, Object.keys(people))
     await readers.write('alice', 'in-a', ['a'])
     await readers.write('alice', 'in-b', ['b'])
     await readers.write('alice', 'in-both', both)
@@ -61,6 +73,7 @@ export class Readers {
     await readers.write('erin', 'of-erin', ['b'])
     const uri = `at://${stratos.person('stranger').did}/${postCollection}/of-nobody`
     readers.#refs.set('of-nobody', { uri, cid: taken.cid })
+    await more.prepare(readers)
     await setTakedown(stratos, recordSubject(taken), { applied: true })
     await setTakedown(stratos, repoSubject(stratos.person('tom').did), { applied: true })
     for (const { name } of appViews) await readers.#add(name)
@@ -154,7 +167,7 @@ export class Readers {
 
   #settings(): Record<string, string> {
     const listed = appViews.map(({ name, grant }) => `${this.person(name).did}${grant}`)
-    const names = ['alice', 'bob', 'carol', 'dave', 'tom', 'erin']
+    const names = this.#names.filter((name) => name !== 'ivy')
     return {
       STRATOS_ALLOWED_DOMAINS: 'a,b,c',
       STRATOS_ALLOWED_APPVIEWS: listed.join(','),

@@ -12,6 +12,10 @@ export function recordSubject({ uri, cid }: { readonly uri: string; readonly cid
   return { $type: 'com.atproto.repo.strongRef', uri, cid }
 }
 
+export function blobSubject({ did, cid }: { readonly did: string; readonly cid: string }) {
+  return { $type: 'com.atproto.admin.defs#repoBlobRef', did, cid }
+}
+
 /** Takes down or lets up, as the operator. */
 export async function setTakedown(
   stratos: SeededStratos,

@@ -5,8 +5,8 @@ export interface Call {
   readonly input?: Readonly<Record<string, unknown>>
   /** A body that is no JSON, of the type that `headers` name; its presence makes the call a POST. */
   readonly body?: Bun.BodyInit
-  /** For a procedure that takes no body. */
-  readonly verb?: 'POST'
+  /** For a procedure that takes no body, and for an answer without one. */
+  readonly verb?: 'POST' | 'HEAD'
   readonly authorization?: string | undefined
   readonly headers?: Readonly<Record<string, string>>
 }
@@ -50,7 +50,7 @@ export function xrpcResponse(origin: string, nsid: string, call: Call = {}): Pro
   })
 }
 
-export function verbOf({ input, body, verb }: Call): 'GET' | 'POST' {
+export function verbOf({ input, body, verb }: Call): 'GET' | 'POST' | 'HEAD' {
   return verb ?? (input === undefined && body === undefined ? 'GET' : 'POST')
 }
 
