@@ -2,7 +2,7 @@ import { connect, type Socket } from 'node:net'
 import type { SeededStratos } from '../kit/seeded.ts'
 import { eventually } from '../kit/wait.ts'
 
-/** A repo on its way to a client that takes as much as it is told to, byte by byte as it is sent. */
+/** A repo, or what else is at a path, on its way to a client that takes as much as it is told to, byte by byte as it is sent. */
 export class Download {
   readonly #socket: Socket
   #bytes = 0
@@ -12,8 +12,12 @@ export class Download {
 
   constructor(
     { port }: SeededStratos,
-    ask: { readonly did: string; readonly authorization: string },
+    ask: { readonly authorization: string } & (
+      | { readonly did: string }
+      | { readonly path: string }
+    ),
   ) {
+    const path = 'path' in ask ? ask.path : `/xrpc/zone.stratos.sync.getRepo?did=${ask.did}`
     this.#socket = connect({ port, host: '127.0.0.1' })
     this.#socket.on('data', (data) => {
       const chunk = typeof data === 'string' ? Buffer.from(data) : data
@@ -25,7 +29,7 @@ export class Download {
     this.#socket.on('error', () => undefined)
     this.#socket.on('close', () => (this.#closed = true))
     this.#socket.write(
-      `GET /xrpc/zone.stratos.sync.getRepo?did=${ask.did} HTTP/1.1\r\n` +
+      `GET ${path} HTTP/1.1\r\n` +
         `Host: localhost:${port}\r\nAuthorization: ${ask.authorization}\r\n\r\n`,
     )
   }

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test'
+import { connect } from 'node:net'
 import { Downloads } from '../../src/api/downloads.ts'
-import { failureOf } from '../kit/wait.ts'
+import { eventually, failureOf } from '../kit/wait.ts'
 
 const limits = { ofCallerMax: 3, togetherMax: 12, what: 'whole repos' }
 const overloaded = { status: 503, error: 'Overloaded' }
@@ -73,5 +74,39 @@ test('what breaks off says so to whoever reads it, and makes room', async () => 
   for (let index = 0; index < 5; index++) {
     const stream = await downloads.stream('alice', broken(new Error('cut')))
     expect(await failureOf(stream.getReader().read())).toHaveProperty('message', 'cut')
+  }
+})
+
+test('whoever takes nothing of an endless one is given up, has held little, and makes room', async () => {
+  const pieceBytes = 256 * 1024
+  const downloads = new Downloads({ ...limits, ofCallerMax: 1 })
+  let pieces = 0
+  const endless = async () =>
+    new ReadableStream<Uint8Array>({
+      pull: async (controller) => {
+        pieces += 1
+        controller.enqueue(new Uint8Array(pieceBytes))
+      },
+    })
+  await using server = Bun.serve({
+    port: 0,
+    hostname: '127.0.0.1',
+    idleTimeout: 1,
+    fetch: async () => new Response(await downloads.stream('alice', endless)),
+  })
+  const socket = connect({ port: server.port ?? 0, host: '127.0.0.1' })
+  try {
+    socket.pause()
+    socket.write('GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
+    await eventually('first piece', () => (pieces > 0 ? true : undefined))
+    expect(await failureOf(downloads.stream('alice', endless))).toMatchObject(overloaded)
+    const stream = await eventually('room', () =>
+      downloads.stream('alice', endless).catch(() => undefined),
+    )
+    await stream.cancel()
+    // What the network between the two holds, and no more.
+    expect(pieces * pieceBytes).toBeLessThan(64 * 1024 * 1024)
+  } finally {
+    socket.destroy()
   }
 })
