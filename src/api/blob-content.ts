@@ -139,7 +139,8 @@ export class BlobContent {
     const { caller } = ask
     const key = 'did' in caller ? caller.did : caller.kind
     try {
-      return await this.#downloads.stream(key, async () => body)
+      const withinMs = waitMsMax + (1000 * bytes) / bytesPerSecondMin
+      return await this.#downloads.stream(key, async () => body, withinMs)
     } catch (error) {
       await body.cancel()
       throw error
@@ -186,6 +187,9 @@ async function uncut<Result>(reading: Promise<Result>): Promise<Result | undefin
 
 /** As large as what most pictures are. Larger ones tell their length by HEAD and by any range. */
 const pieceBytesMax = 1024 * 1024
+/** Nobody stands in the way of others for longer than this takes. Some phones are no faster. */
+const bytesPerSecondMin = 16 * 1024
+const waitMsMax = 60_000
 /** Of larger ones: pages show few films at once, and each holds a file and a piece in memory. */
 const downloadLimits = { ofCallerMax: 16, togetherMax: 128, what: 'large blobs' } as const
 

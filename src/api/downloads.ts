@@ -18,12 +18,14 @@ export class Downloads {
   }
 
   /**
-   * The stream that `make` opens, counted until it has ended.
+   * The stream that `make` opens, counted until it has ended. Where there is a time, it breaks off
+   * for whoever has not taken all of it by then.
    * @throws XrpcError 503 while this caller, or all together, have as many as they may
    */
   async stream(
     caller: string,
     make: () => Promise<ReadableStream<Uint8Array>>,
+    withinMs?: number,
   ): Promise<ReadableStream<Uint8Array>> {
     const { ofCallerMax, togetherMax, what } = this.#limits
     const own = this.#byCaller.get(caller) ?? 0
@@ -42,7 +44,7 @@ export class Downloads {
       else this.#byCaller.set(caller, left)
     }
     try {
-      return releasing(await make(), release)
+      return releasing(await make(), release, withinMs)
     } catch (error) {
       release()
       throw error
@@ -53,10 +55,24 @@ export class Downloads {
 function releasing(
   stream: ReadableStream<Uint8Array>,
   release: () => void,
+  withinMs: number | undefined,
 ): ReadableStream<Uint8Array> {
   const reader = stream.getReader()
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const end = (): void => {
+    clearTimeout(timer)
+    release()
+  }
   return new ReadableStream<Uint8Array>(
     {
+      start: (controller) => {
+        if (withinMs === undefined) return
+        timer = setTimeout(() => {
+          controller.error(new Error(`not all of it was taken within ${withinMs} ms`))
+          release()
+          void reader.cancel()
+        }, withinMs)
+      },
       pull: async (controller) => {
         try {
           const { value, done } = await reader.read()
@@ -65,10 +81,10 @@ function releasing(
         } catch (error) {
           controller.error(error)
         }
-        release()
+        end()
       },
       cancel: async (reason) => {
-        release()
+        end()
         await reader.cancel(reason)
       },
     },

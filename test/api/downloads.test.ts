@@ -77,6 +77,49 @@ test('what breaks off says so to whoever reads it, and makes room', async () => 
   }
 })
 
+describe('what is not taken in time', () => {
+  test('breaks off, is given up where it comes from, and makes room', async () => {
+    const downloads = new Downloads({ ...limits, ofCallerMax: 1 })
+    const cancelled = Promise.withResolvers<void>()
+    const silent = async () => new ReadableStream<Uint8Array>({ cancel: () => cancelled.resolve() })
+    const stream = await downloads.stream('alice', silent, 20)
+    expect(await failureOf(stream.getReader().read())).toHaveProperty(
+      'message',
+      'not all of it was taken within 20 ms',
+    )
+    await cancelled.promise
+    const next = await downloads.stream('alice', pieces(1))
+    expect(await failureOf(downloads.stream('alice', pieces(1)))).toMatchObject(overloaded)
+    await next.cancel()
+  })
+
+  test('breaks off while it is sent, too', async () => {
+    const downloads = new Downloads({ ...limits, ofCallerMax: 1 })
+    const endless = async () =>
+      new ReadableStream<Uint8Array>({
+        pull: async (controller) => {
+          await Bun.sleep(1)
+          controller.enqueue(new Uint8Array(1000))
+        },
+      })
+    using server = Bun.serve({
+      port: 0,
+      hostname: '127.0.0.1',
+      fetch: async () => new Response(await downloads.stream('alice', endless, 50)),
+    })
+    const response = await fetch(server.url)
+    expect(await failureOf(response.bytes())).toBeInstanceOf(Error)
+    expect(await failureOf(downloads.stream('alice', pieces(1)))).toBeUndefined()
+  })
+
+  test.each(['cancelled', 'read'])('has no time to keep when it was %s', async (how) => {
+    const downloads = new Downloads(limits)
+    const stream = await downloads.stream('alice', pieces(1), 2 ** 31 - 1)
+    if (how === 'cancelled') await stream.cancel()
+    else expect(await new Response(stream).bytes()).toEqual(new Uint8Array([7]))
+  })
+})
+
 test('whoever takes nothing of an endless one is given up, has held little, and makes room', async () => {
   const pieceBytes = 256 * 1024
   const downloads = new Downloads({ ...limits, ofCallerMax: 1 })
