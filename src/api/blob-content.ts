@@ -18,7 +18,7 @@ import { rangeOf } from './range.ts'
 import { Content } from './xrpc.ts'
 
 export interface ContentParts extends AccessFacts {
-  readonly storage: BlobStorage
+  readonly storage: Pick<BlobStorage, 'read'>
   readonly call: CallActor
   readonly log: Log
 }

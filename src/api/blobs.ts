@@ -3,7 +3,7 @@ import { invalidRequest } from '../atproto/errors.ts'
 import { type Did, parseDid, parseTid } from '../atproto/syntax.ts'
 import { assert } from '../lib/assert.ts'
 import type { BlobQuery } from '../store/actor-blobs.ts'
-import { askedBlob, type BlobContent, type ContentParts } from './blob-content.ts'
+import { askedBlob, type BlobContent } from './blob-content.ts'
 import type { BlobLinks } from './blob-links.ts'
 import { blobUploadMethods, type UploadParts } from './blob-upload.ts'
 import { grantOf } from './caller.ts'
@@ -11,7 +11,7 @@ import { number, text } from './members.ts'
 import { findWholeRepo } from './whole-repo.ts'
 import type { Answer, Call, Method } from './xrpc.ts'
 
-interface Parts extends UploadParts, ContentParts {
+interface Parts extends UploadParts {
   readonly content: BlobContent
   readonly links: BlobLinks
 }
