@@ -28,15 +28,18 @@ const getRepoTwin: Call = ['com.atproto.sync.getRepo']
 const wholeRepo: readonly Call[] = [
   getRepo,
   getRepoTwin,
-  ...['getLatestCommit', 'getRepoStatus'].flatMap((name): Call[] => [
-    [`zone.stratos.sync.${name}`],
-    [`com.atproto.sync.${name}`],
-  ]),
+  ...twins('sync.getLatestCommit', 'sync.getRepoStatus'),
+  ...twins('sync.getBlob', 'sync.listBlobs', 'repo.listMissingBlobs', 'repo.uploadBlob'),
+  ['zone.stratos.sync.getBlobUrl'],
 ]
 const upload: Call = ['com.atproto.repo.uploadBlob']
 const status: Call = ['zone.stratos.enrollment.status']
 const unenroll: Call = ['zone.stratos.enrollment.unenroll']
 const unknown: Call = ['zone.stratos.repo.newMethod']
+
+function twins(...names: readonly string[]): Call[] {
+  return names.flatMap((name): Call[] => [[`zone.stratos.${name}`], [`com.atproto.${name}`]])
+}
 
 function hydrate(...uris: readonly string[]): Call {
   return ['zone.stratos.repo.hydrateRecords', { input: { uris } }]
@@ -145,7 +148,7 @@ describe('a scope opens what it names', () => {
 
 test('what is not understood opens nothing', () => {
   for (const scope of void_) {
-    for (const call of [create, get, getRepo, status]) {
+    for (const call of [create, get, getRepo, upload, status]) {
       expect([scope, errorOf(scope, call)]).toEqual([scope, 'ScopeMissing'])
     }
   }
