@@ -78,7 +78,7 @@ export class BlobLinks {
     if (kind !== 'user' && kind !== 'service') return undefined
     const asked = readable(did, cid)
     if (asked === undefined) return undefined
-    if (!/^\d{1,15}$/.test(expires)) return undefined
+    if (!/^[1-9]\d{0,14}$/.test(expires)) return undefined
     const link: Link = { ...asked, kind, viewer, expires: Number(expires) }
     // As text: of one signature there are several, of which one was given out.
     const said = Buffer.from(searchParams.get('signature') ?? '')

@@ -131,7 +131,7 @@ test('whoever takes nothing of an endless one is given up, has held little, and 
         controller.enqueue(new Uint8Array(pieceBytes))
       },
     })
-  await using server = Bun.serve({
+  using server = Bun.serve({
     port: 0,
     hostname: '127.0.0.1',
     idleTimeout: 1,
