@@ -2,10 +2,12 @@ import { type Cid, cidForHash, cidToString } from '../atproto/cid.ts'
 import { invalidRequest, overloaded, XrpcError } from '../atproto/errors.ts'
 import type { Did } from '../atproto/syntax.ts'
 import { assert } from '../lib/assert.ts'
+import type { Log } from '../lib/log.ts'
+import type { BlobCall } from '../service/blob-calls.ts'
 import type { BlobKeeper } from '../service/blob-keeper.ts'
 import { beginningBytes, blobType } from '../service/blob-type.ts'
 import type { BlobFacts } from '../store/actor-blobs.ts'
-import type { BlobStorage, IncomingBlob } from '../store/blob-storage.ts'
+import type { BlobKey, BlobStorage, IncomingBlob } from '../store/blob-storage.ts'
 import { repoTakendown } from './caller.ts'
 import { activeMember, type WriteParts } from './repo-writes.ts'
 import { checkLength, receiveBody } from './upload.ts'
@@ -14,7 +16,15 @@ import type { Answer, Call, Method } from './xrpc.ts'
 export interface UploadParts extends Pick<WriteParts, 'enrollments' | 'takedowns' | 'call'> {
   readonly storage: BlobStorage
   readonly blobs: BlobKeeper
+  readonly log: Log
   readonly config: { readonly blobBytesMax: number; readonly blobQuotaBytes: number }
+  readonly pace?: Pace
+}
+
+/** Whoever brings less than `windowBytesMin` within `windowMs` is given up. */
+interface Pace {
+  readonly windowBytesMin: number
+  readonly windowMs: number
 }
 
 /** How blobs come here. @see protocol.md, section 7 */
@@ -54,7 +64,8 @@ class BlobUploads {
     assert(caller.kind === 'user', 'the door lets people in and nobody else')
     const { did } = caller
     this.screen(request)
-    await this.#checkAuthor(call, did)
+    await this.#checkAuthor(did)
+    await this.#checkRoom(call, did)
     const own = this.#running.get(did) ?? 0
     if (own >= ofPersonMax) throw overloaded('you are uploading several blobs already')
     if (this.#count >= togetherMax) throw overloaded('too many uploads at once, try again')
@@ -70,12 +81,16 @@ class BlobUploads {
     }
   }
 
-  /** @throws XrpcError 403 NotEnrolled, RepoTakendown; 400 QuotaExceeded */
-  async #checkAuthor({ request, requestId }: Call, did: Did): Promise<void> {
-    const { enrollments, takedowns, call, config } = this.#parts
+  /** @throws XrpcError 403 NotEnrolled, RepoTakendown */
+  async #checkAuthor(did: Did): Promise<void> {
+    const { enrollments, takedowns } = this.#parts
     await activeMember(did, enrollments)
     if ((await takedowns.of(did)).repo) throw repoTakendown()
-    // First whatever would make all the sending vain.
+  }
+
+  /** Before all the sending would be vain. @throws XrpcError 400 QuotaExceeded */
+  async #checkRoom({ request, requestId }: Call, did: Did): Promise<void> {
+    const { call, config } = this.#parts
     const { usedBytes } = await call(did, requestId, { kind: 'blob-use' })
     const length = Number(request.headers.get('content-length') ?? 0)
     if (usedBytes + length <= config.blobQuotaBytes) return
@@ -85,9 +100,19 @@ class BlobUploads {
 
   async #receive(did: Did, call: Call): Promise<object> {
     const incoming = await this.#parts.storage.receive(did)
+    const facts = await this.#finish(did, incoming, call)
+    return await this.#add(did, { key: incoming.key, facts }, call.requestId)
+  }
+
+  async #finish(did: Did, incoming: IncomingBlob, { request }: Call): Promise<BlobFacts> {
     try {
-      const facts = await this.#take(incoming, call.request)
-      return await this.#add(did, { incoming, facts }, call.requestId)
+      const facts = await this.#take(incoming, request)
+      // They were on their way for a while.
+      await this.#checkAuthor(did)
+      const { cid } = facts
+      if ((await this.#parts.takedowns.of(did)).blobs.includes(cid)) throw blobTakendown(cid)
+      await incoming.finish()
+      return facts
     } catch (error) {
       await incoming.abort()
       throw error
@@ -96,7 +121,8 @@ class BlobUploads {
 
   /** Hashed and written on their way, and never wholly in memory. */
   async #take(incoming: IncomingBlob, request: Request): Promise<BlobFacts> {
-    const { blobBytesMax: bytesMax } = this.#parts.config
+    const { config, pace = paceDefault } = this.#parts
+    const { blobBytesMax: bytesMax } = config
     const hasher = new Bun.CryptoHasher('sha256')
     const beginning = new Uint8Array(beginningBytes)
     let size = 0
@@ -119,20 +145,39 @@ class BlobUploads {
     return { cid: cidToString(cidForHash(hasher.digest())), mimeType, size }
   }
 
-  async #add(did: Did, { incoming, facts }: Taken, requestId: string): Promise<object> {
-    const { storage, blobs, call, takedowns, config } = this.#parts
-    const { cid, size } = facts
-    if ((await takedowns.of(did)).blobs.includes(cid)) throw blobTakendown(cid)
-    await incoming.finish()
-    const uploaded = { ...facts, tempKey: incoming.key, uploadedAtMs: Date.now() }
-    const quotaBytes = config.blobQuotaBytes
-    const added = await call(did, requestId, { kind: 'add-blob', uploaded, quotaBytes })
-    if (added.place === 'permanent') await incoming.abort()
-    if (added.left !== undefined) {
-      await storage.remove({ kind: 'temporary', did, key: added.left })
-    }
+  async #add(did: Did, { key, facts }: Taken, requestId: string): Promise<object> {
+    const { blobs, config } = this.#parts
+    const uploaded = { ...facts, tempKey: key, uploadedAtMs: Date.now() }
+    const added = await this.#addRow(did, requestId, {
+      kind: 'add-blob',
+      uploaded,
+      quotaBytes: config.blobQuotaBytes,
+    })
+    const needless = added.place === 'permanent' ? key : added.left
+    if (needless !== undefined) await this.#drop(did, needless)
     if (added.isNamed) blobs.nudge(did, requestId)
-    return { $type: 'blob', ref: { $link: cid }, mimeType: added.mimeType, size }
+    return { $type: 'blob', ref: { $link: facts.cid }, mimeType: added.mimeType, size: facts.size }
+  }
+
+  async #addRow(did: Did, requestId: string, ask: Extract<BlobCall, { kind: 'add-blob' }>) {
+    try {
+      return await this.#parts.call(did, requestId, ask)
+    } catch (error) {
+      // After a fault nobody knows whether a row needs these bytes: the sweep looks.
+      const isRefused = error instanceof XrpcError && error.status !== 500
+      if (isRefused) await this.#drop(did, ask.uploaded.tempKey)
+      throw error
+    }
+  }
+
+  /** Whatever comes of it, the upload is over: what is left the sweep finds. */
+  async #drop(did: Did, key: BlobKey): Promise<void> {
+    const { storage, log } = this.#parts
+    try {
+      await storage.remove({ kind: 'temporary', did, key })
+    } catch (error) {
+      log.warn('blob.not-removed', { did, error })
+    }
   }
 }
 
@@ -154,14 +199,14 @@ class OneBehind {
 }
 
 interface Taken {
-  readonly incoming: IncomingBlob
+  readonly key: BlobKey
   readonly facts: BlobFacts
 }
 
 const ofPersonMax = 10
 const togetherMax = 32
 /** Some phones send no faster from some places. */
-const pace = { windowBytesMin: 64 * 1024, windowMs: 30_000 }
+const paceDefault: Pace = { windowBytesMin: 64 * 1024, windowMs: 30_000 }
 
 function blobTakendown(cid: Cid): XrpcError {
   return new XrpcError(400, 'BlobTakendown', `the blob ${cid} was taken down on this service`)
