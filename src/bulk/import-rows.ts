@@ -8,6 +8,7 @@ import type { Schemas } from '../atproto/lexicon.ts'
 import { RootEdge } from '../atproto/mst-build.ts'
 import { type AtUri, type RecordPlace, recordUri, type Tid } from '../atproto/syntax.ts'
 import { nextTid } from '../atproto/tid.ts'
+import { distinctCids } from '../service/blob.ts'
 import { checkKept, type KeptRecord } from '../service/record.ts'
 import { stubOf } from '../service/stub.ts'
 import type { Targets } from '../service/targets.ts'
@@ -145,7 +146,7 @@ export class ImportRows {
     const { ask, sqlite, rules } = this.#parts
     const { did, collection, rkey } = place
     const { boundaries, links, createdAt } = kept
-    const blobs = [...new Set(kept.blobs.map((blob) => blob.cid))]
+    const blobs = distinctCids(kept.blobs)
     const uri = recordUri(did, collection, rkey)
     this.#head = { ...this.#head, lastBlock: this.#head.lastBlock + 1 }
     const put = { cid: cidToString(cid), content, blockId: this.#head.lastBlock, links, blobs }

@@ -1,7 +1,14 @@
 import type { Cid } from '../atproto/cid.ts'
 import type { AtUri } from '../atproto/syntax.ts'
 import type { View } from '../store/actor.ts'
-import type { BlobQuery, BlobRow, BlobUse, BlobWork, UploadedBlob } from '../store/actor-blobs.ts'
+import type {
+  BlobQuery,
+  BlobRow,
+  BlobsWorked,
+  BlobUse,
+  BlobWork,
+  UploadedBlob,
+} from '../store/actor-blobs.ts'
 import type { BlobKey } from '../store/blob-storage.ts'
 
 /** What may be asked of the owner of an actor about blobs; their bytes are with whoever asks. */
@@ -23,8 +30,8 @@ export type BlobCall =
   /** Some of what is to be done about their bytes. */
   | { readonly kind: 'blob-work' }
   /** What of it was done. */
-  | ({ readonly kind: 'blob-worked' } & BlobWork)
-  /** Forgets what was uploaded before then and is named nowhere. */
+  | ({ readonly kind: 'blob-worked' } & BlobsWorked)
+  /** Gives up what was uploaded before then and is named nowhere. */
   | { readonly kind: 'expire-blobs'; readonly beforeMs: number }
 
 const kinds: ReadonlySet<string> = new Set([

@@ -5,7 +5,7 @@ import type { Log } from '../lib/log.ts'
 import { Turns } from '../lib/turns.ts'
 import { BlobMissing, type BlobStorage } from '../store/blob-storage.ts'
 import type { TakedownStore } from '../store/takedown.ts'
-import type { BlobWork } from '../store/actor-blobs.ts'
+import type { BlobsWorked, BlobWork } from '../store/actor-blobs.ts'
 import type { CallActor } from './calls.ts'
 
 interface Parts {
@@ -94,17 +94,17 @@ export class BlobKeeper {
     while (!this.#stopped) {
       const work = await call(did, requestId, { kind: 'blob-work' })
       if (work.moves.length + work.gone.length === 0) return
-      const moves = await this.#keep(did, work.moves)
+      const kept = await this.#keep(did, work.moves)
       await this.#remove(did, work.gone)
-      if (moves.length + work.gone.length === 0) return
-      await call(did, requestId, { kind: 'blob-worked', moves, gone: work.gone })
+      await call(did, requestId, { kind: 'blob-worked', ...kept, gone: work.gone })
     }
   }
 
-  /** @returns those whose bytes are at their permanent place, or in quarantine */
-  async #keep(did: Did, moves: BlobWork['moves']): Promise<BlobWork['moves']> {
+  /** @returns those whose bytes are at their permanent place or in quarantine, and the others */
+  async #keep(did: Did, moves: BlobWork['moves']): Promise<Omit<BlobsWorked, 'gone'>> {
     const { storage, takedowns, log } = this.#parts
     const kept: BlobWork['moves'][number][] = []
+    const lost: BlobWork['moves'][number][] = []
     for (const move of moves) {
       const { cid, tempKey } = move
       try {
@@ -116,12 +116,13 @@ export class BlobKeeper {
           cid,
           advice: 'a record names this blob, and its bytes are gone: its owner may upload it again',
         })
+        lost.push(move)
         continue
       }
       if ((await takedowns.of(did)).blobs.includes(cid)) await storage.quarantine(did, cid)
       kept.push(move)
     }
-    return kept
+    return { moves: kept, lost }
   }
 
   async #remove(did: Did, gone: readonly Cid[]): Promise<void> {

@@ -39,7 +39,10 @@ export class BlobSweep {
 
   async #look(did: Did): Promise<void> {
     const { blobs, enrollments, departures, log } = this.#parts
-    if ((await enrollments.member(did)) !== undefined) return await blobs.tidy(did, requestId)
+    if ((await enrollments.member(did)) !== undefined) {
+      await this.#expire(did)
+      return await blobs.tidy(did, requestId)
+    }
     await enrollments.inTurn(did, async () => {
       if ((await enrollments.member(did)) !== undefined) return
       if ((await departures.departed(did)) === undefined) {
@@ -72,10 +75,14 @@ export class BlobSweep {
 
   /** The temporary places that rows need. */
   async #keysOf(did: Did): Promise<ReadonlySet<BlobKey>> {
-    const { call, enrollments, now } = this.#parts
-    if ((await enrollments.member(did)) === undefined) return nothing
+    if ((await this.#parts.enrollments.member(did)) === undefined) return nothing
+    return new Set(await this.#expire(did))
+  }
+
+  async #expire(did: Did): Promise<readonly BlobKey[]> {
+    const { call, now } = this.#parts
     const ask = { kind: 'expire-blobs', beforeMs: now() - temporaryMsMax } as const
-    return new Set((await call(did, requestId, ask)).keys)
+    return (await call(did, requestId, ask)).keys
   }
 
   /** What is broken of one person must not keep the rest. */

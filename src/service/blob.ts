@@ -12,6 +12,11 @@ export function namedBlobs(record: DataValue): BlobFacts[] {
   return Object.values(record).flatMap(namedBlobs)
 }
 
+/** Of some blobs that a record names, each once. */
+export function distinctCids(blobs: readonly BlobFacts[]): Cid[] {
+  return [...new Set(blobs.map(({ cid }) => cid))]
+}
+
 /**
  * Each blob of a record must be here as the record describes it.
  * @throws XrpcError 400 BlobNotFound

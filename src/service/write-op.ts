@@ -19,7 +19,7 @@ import { assert, unreachable } from '../lib/assert.ts'
 import type { BlobFacts } from '../store/actor-blobs.ts'
 import type { RecordOp } from '../store/actor-change.ts'
 import type { OutboxEntry } from '../store/actor-outbox.ts'
-import { checkBlobs, namedBlobs } from './blob.ts'
+import { checkBlobs, distinctCids, namedBlobs } from './blob.ts'
 import { boundaryNames } from './boundary.ts'
 import { type EncodedRecord, encodeRecord, type RecordRules, type StoredBefore } from './record.ts'
 import { stubOf } from './stub.ts'
@@ -255,16 +255,12 @@ async function checkRecordBlobs(
 
 /** Most records name no blobs, and their Changes say nothing of any. */
 function named(blobs: readonly BlobFacts[]) {
-  return blobs.length === 0 ? {} : { blobs: distinct(blobs) }
+  return blobs.length === 0 ? {} : { blobs: distinctCids(blobs) }
 }
 
 function left(before: DataObject) {
   const blobs = namedBlobs(before)
-  return blobs.length === 0 ? {} : { prevBlobs: distinct(blobs) }
-}
-
-function distinct(blobs: readonly BlobFacts[]): Cid[] {
-  return [...new Set(blobs.map(({ cid }) => cid))]
+  return blobs.length === 0 ? {} : { prevBlobs: distinctCids(blobs) }
 }
 
 function presentAt(draft: Draft, op: { collection: Nsid; rkey: Rkey }): Cid | undefined {

@@ -4,7 +4,7 @@ import { overloaded, XrpcError } from '../atproto/errors.ts'
 import { SigningKey } from '../atproto/keys.ts'
 import type { Did } from '../atproto/syntax.ts'
 import { makeFolder, syncFolder, writeDurably } from '../lib/files.ts'
-import { namedBlobs } from '../service/blob.ts'
+import { distinctCids, namedBlobs } from '../service/blob.ts'
 import { linksOf } from '../service/targets.ts'
 import type { ActorAnswers } from '../service/calls.ts'
 import type { Head } from '../store/actor-change.ts'
@@ -280,10 +280,8 @@ async function doDue(store: ActorStore): Promise<void> {
   if (due.includes('record-blobs')) {
     // A record without the word is not looked at: most repos have many, and none that names a blob.
     const records = await store.blocksWith(Buffer.from('blob'))
-    const blobsOf = (content: Uint8Array) => namedBlobs(decode(content)).map(({ cid }) => cid)
-    await store.nameBlobs(
-      records.map(({ uri, content }) => ({ uri, blobs: [...new Set(blobsOf(content))] })),
-    )
+    const blobsOf = (content: Uint8Array) => distinctCids(namedBlobs(decode(content)))
+    await store.nameBlobs(records.map(({ uri, content }) => ({ uri, blobs: blobsOf(content) })))
   }
 }
 

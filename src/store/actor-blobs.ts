@@ -39,6 +39,12 @@ export interface BlobWork {
   readonly gone: readonly Cid[]
 }
 
+/** What became of that. */
+export interface BlobsWorked extends BlobWork {
+  /** Their bytes are nowhere. */
+  readonly lost: BlobWork['moves']
+}
+
 /** A page in the order of CIDs, of what records say that `view` may see. */
 export interface BlobQuery {
   readonly after: string
@@ -68,7 +74,8 @@ const selectGone = `select b.cid from stratos_blob b
 const updateMoved = 'update stratos_blob set "tempKey" = null where cid = $1 and "tempKey" = $2'
 const deleteGone = `delete from stratos_blob as b
   where b.cid = $1 and b."tempKey" is null and not ${isNamed}`
-const deleteOld = `delete from stratos_blob as b
+const deleteLost = 'delete from stratos_blob where cid = $1 and "tempKey" = $2'
+const expireOld = `update stratos_blob as b set "tempKey" = null
   where b."tempKey" is not null and b."uploadedAtMs" < $1 and not ${isNamed}`
 const selectTemporary = 'select "tempKey" from stratos_blob where "tempKey" is not null'
 const insertNamed = 'insert into stratos_record_blob ("recordUri", "blobCid") values ($1, $2)'
@@ -143,17 +150,24 @@ export class ActorBlobs {
     return { moves, gone: gone.map(({ cid }) => cid) }
   }
 
-  /** What was done of `work`. A blob that was uploaded anew meanwhile stays as that. */
-  async worked({ moves, gone }: BlobWork): Promise<void> {
+  /**
+   * What was done of `work`. A blob that was uploaded anew meanwhile stays as that; one that is lost
+   * is missing from now on, for its owner to upload it again.
+   */
+  async worked({ moves, gone, lost }: BlobsWorked): Promise<void> {
     await this.#sql.run([
       ...moves.map(({ cid, tempKey }) => ({ sql: updateMoved, args: [cid, tempKey] })),
       ...gone.map((cid) => ({ sql: deleteGone, args: [cid] })),
+      ...lost.map(({ cid, tempKey }) => ({ sql: deleteLost, args: [cid, tempKey] })),
     ])
   }
 
-  /** Forgets what was uploaded before then and is named nowhere. @returns the keys that are left */
+  /**
+   * Gives up what was uploaded before then and is named nowhere: it is on its way out, with what a
+   * move that was cut off may have left at the permanent place. @returns the keys that are left
+   */
   async expire(beforeMs: number): Promise<BlobKey[]> {
-    await this.#sql.run([{ sql: deleteOld, args: [beforeMs] }])
+    await this.#sql.run([{ sql: expireOld, args: [beforeMs] }])
     const rows = await this.#sql.all<{ tempKey: BlobKey }>(selectTemporary)
     return rows.map(({ tempKey }) => tempKey)
   }
