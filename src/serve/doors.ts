@@ -52,7 +52,7 @@ export function doors(
   const methods = methodTable(schemas, {
     ...repoMethods(writing),
     ...importMethods({ ...writing, log }),
-    ...blobMethods({ ...parts, content, links }),
+    ...blobMethods({ ...parts, content, links, log }),
     ...hydrateMethods(parts),
     ...membershipMethods({ ...parts, boundaries: config.boundaries }),
     ...operatorMethods({ ...parts, boundaries: config.boundaries }),
