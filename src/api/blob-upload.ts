@@ -53,7 +53,7 @@ class BlobUploads {
 
   screen(request: Request): void {
     const encoding = request.headers.get('content-encoding') ?? 'identity'
-    if (encoding !== 'identity') {
+    if (encoding.toLowerCase() !== 'identity') {
       throw invalidRequest('a blob must come as it is, without Content-Encoding')
     }
     checkLength(request, this.#parts.config.blobBytesMax)
@@ -153,9 +153,11 @@ class BlobUploads {
       uploaded,
       quotaBytes: config.blobQuotaBytes,
     })
-    const needless = added.place === 'permanent' ? key : added.left
-    if (needless !== undefined) await this.#drop(did, needless)
-    if (added.isNamed) blobs.nudge(did, requestId)
+    const { place, left, isNamed } = added
+    if (place === 'permanent') await this.#drop(did, key)
+    if (left !== undefined && isNamed) blobs.leave(did, facts.cid, left)
+    else if (left !== undefined) await this.#drop(did, left)
+    if (isNamed) blobs.nudge(did, requestId)
     return { $type: 'blob', ref: { $link: facts.cid }, mimeType: added.mimeType, size: facts.size }
   }
 

@@ -68,7 +68,7 @@ interface AddedBlob {
   readonly mimeType: string
   /** Where its bytes are now: those that came, or others of before. */
   readonly place: 'new' | 'permanent'
-  /** Where earlier bytes of the same are, which nobody needs any more. */
+  /** Where earlier bytes of the same are, which no row needs any more. */
   readonly left?: BlobKey
   readonly isNamed: boolean
 }

@@ -2,8 +2,9 @@ import { XrpcError } from '../atproto/errors.ts'
 import type { Cid } from '../atproto/cid.ts'
 import type { Did } from '../atproto/syntax.ts'
 import type { Log } from '../lib/log.ts'
+import { Lru } from '../lib/lru.ts'
 import { Turns } from '../lib/turns.ts'
-import { BlobMissing, type BlobStorage } from '../store/blob-storage.ts'
+import { type BlobKey, BlobMissing, type BlobStorage } from '../store/blob-storage.ts'
 import type { TakedownStore } from '../store/takedown.ts'
 import type { BlobsWorked, BlobWork } from '../store/actor-blobs.ts'
 import type { CallActor } from './calls.ts'
@@ -29,6 +30,8 @@ interface Parts {
 export class BlobKeeper {
   readonly #parts: Parts
   readonly #turns = new Turns<Did>()
+  /** Temporary bytes that no row needs, by blob; the sweep finds those that are forgotten here. */
+  readonly #left = new Lru<string, readonly BlobKey[]>(leftMax)
   /** Those whose work is about to begin. */
   readonly #nudged = new Set<Did>()
   #running: Promise<void> = Promise.resolve()
@@ -68,6 +71,16 @@ export class BlobKeeper {
   /** Out of quarantine, before readers are let in again. */
   async restore(did: Did, cid: Cid): Promise<void> {
     await this.#turns.run(did, () => this.#parts.storage.restore(did, cid))
+  }
+
+  /**
+   * Temporary bytes of a named blob that are at another place, too. Readers may be on their way to
+   * them, so they go with the blob, or by the sweep.
+   */
+  leave(did: Did, cid: Cid, key: BlobKey): void {
+    const name = `${did}/${cid}`
+    const keys = new Set(this.#left.get(name)).add(key)
+    this.#left.set(name, [...keys].slice(-leftOfBlobMax))
   }
 
   /** Removes all bytes of somebody who has left. */
@@ -121,6 +134,7 @@ export class BlobKeeper {
       }
       if ((await takedowns.of(did)).blobs.includes(cid)) await storage.quarantine(did, cid)
       kept.push(move)
+      this.leave(did, cid, tempKey)
     }
     return { moves: kept, lost }
   }
@@ -130,9 +144,19 @@ export class BlobKeeper {
     for (const cid of gone) {
       await storage.remove({ kind: 'permanent', did, cid })
       await storage.remove({ kind: 'quarantined', did, cid })
+      // Or whoever uploads, names and deletes over and over would fill the disk beside the quota.
+      const name = `${did}/${cid}`
+      for (const key of this.#left.get(name) ?? []) {
+        await storage.remove({ kind: 'temporary', did, key })
+      }
+      this.#left.delete(name)
     }
   }
 }
 
 /** People whose bytes wait to be looked at; those of more are by the next sweep. */
 const nudgedMax = 10_000
+/** Blobs, of some 300 bytes each. */
+const leftMax = 20_000
+/** As many as one person uploads at once. */
+const leftOfBlobMax = 10

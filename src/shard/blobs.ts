@@ -63,9 +63,7 @@ export class Blobs {
       const known = isNamed ? found.mimeType : mimeType
       if (tempKey === null) return { mimeType: known, place: 'permanent', isNamed }
       await blobs.put({ ...uploaded, mimeType: known })
-      // Of one that is named somebody may just be reading or moving them: the sweep finds these.
-      const left = isNamed ? {} : { left: tempKey }
-      return { mimeType: known, place: 'new', ...left, isNamed }
+      return { mimeType: known, place: 'new', left: tempKey, isNamed }
     })
   }
 

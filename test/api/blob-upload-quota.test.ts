@@ -62,6 +62,16 @@ describe('over the quota', () => {
     expect((await service.send('alice', picture(500_000))).status).toBe(200)
   })
 
+  test('is nothing on disk, however often it is uploaded, named and deleted', async () => {
+    for (let round = 0; round < 5; round++) {
+      const uri = await service.post('alice', await service.upload('alice', picture(600_000)))
+      await service.settled('alice', { permanent: service.rows('alice').map(({ cid }) => cid) })
+      await service.remove('alice', uri)
+      await eventually('room', () => (service.rows('alice').length === 0 ? true : undefined))
+    }
+    await service.settled('alice', noBytes)
+  })
+
   test('a thousand that nothing names are enough, however small they are', async () => {
     const send = (index: number) => service.send('alice', new TextEncoder().encode(`${index}`))
     for (let index = 0; index < 1_000; index += 10) {

@@ -146,7 +146,7 @@ describe('taken is an upload', () => {
   })
 
   test('as it is, where that is said', async () => {
-    const headers = { 'content-encoding': 'identity', 'content-type': 'image/png' }
+    const headers = { 'content-encoding': 'Identity', 'content-type': 'image/png' }
     expect((await service.send('bob', picture(), { headers })).status).toBe(200)
   })
 

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import { BlobMissing } from '../../src/store/blob-storage.ts'
+import { noBytes } from '../kit/blob-bytes.ts'
 import { Gate } from '../kit/gate.ts'
 import { eventually, failureOf } from '../kit/wait.ts'
 import { collect, some } from '../store/blobs.ts'
@@ -175,6 +176,24 @@ describe('a failure', () => {
       everyMs: 2,
     })
   })
+})
+
+test('bytes that were moved stay for their readers at the place before, until the blob goes', async () => {
+  const bytes = some(1_000)
+  for (const rkey of ['one', 'two']) {
+    const blob = await world.upload(bytes)
+    await world.name(rkey, blob)
+    const gate = hold('keep', 'before')
+    const tidied = world.tidy()
+    await gate.reached
+    const anew = await world.upload(bytes)
+    gate.open()
+    await tidied
+    expect((await world.bytes()).temporary).toEqual([blob.key, anew.key].toSorted())
+    await world.unname(rkey)
+    await world.tidy()
+    expect(await world.bytes()).toEqual(noBytes)
+  }
 })
 
 describe('lost bytes', () => {

@@ -69,8 +69,9 @@ export class BlobWorld implements AsyncDisposable {
     const facts = { cid, mimeType: 'image/png', size: bytes.length }
     const uploaded = { ...facts, tempKey: key, uploadedAtMs: this.nowMs }
     const ask = { kind: 'add-blob', uploaded, quotaBytes: 1e9 } as const
-    const { left } = await this.world.house.pool.call(person.did, 'test', ask)
-    if (left !== undefined) {
+    const { left, isNamed } = await this.world.house.pool.call(person.did, 'test', ask)
+    if (left !== undefined && isNamed) this.world.blobs.leave(person.did, cid, left)
+    else if (left !== undefined) {
       await this.storage.remove({ kind: 'temporary', did: person.did, key: left })
     }
     return { ...facts, key, bytes }
