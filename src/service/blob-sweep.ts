@@ -57,15 +57,15 @@ export class BlobSweep {
   /** What is at a temporary place and has been there for longer than anything needs it. */
   async #sweepTemporary(stopped: () => boolean): Promise<void> {
     const { storage, now, log } = this.#parts
-    let known: { readonly did: Did; readonly keys: ReadonlySet<BlobKey> } | undefined
+    let known: { readonly did: Did; readonly needs: (key: BlobKey) => boolean } | undefined
     let removed = 0
     for await (const { place, writtenAtMs } of storage.places('temporary')) {
       if (stopped()) return
       if (place.kind !== 'temporary' || writtenAtMs > now() - uploadMsMax) continue
       const { did, key } = place
       await this.#attempt(did, async () => {
-        if (known?.did !== did) known = { did, keys: await this.#keysOf(did) }
-        if (known.keys.has(key)) return
+        if (known?.did !== did) known = { did, needs: await this.#needs(did) }
+        if (known.needs(key)) return
         await storage.remove(place)
         removed += 1
       })
@@ -73,10 +73,15 @@ export class BlobSweep {
     if (removed > 0) log.info('blobs.swept', { removed })
   }
 
-  /** The temporary places that rows need. */
-  async #keysOf(did: Did): Promise<ReadonlySet<BlobKey>> {
-    if ((await this.#parts.enrollments.member(did)) === undefined) return nothing
-    return new Set(await this.#expire(did))
+  /** Whether a temporary place is needed by a row; all of somebody who is unknown may be. */
+  async #needs(did: Did): Promise<(key: BlobKey) => boolean> {
+    const { enrollments, departures } = this.#parts
+    if ((await enrollments.member(did)) !== undefined) {
+      const keys = new Set(await this.#expire(did))
+      return (key) => keys.has(key)
+    }
+    const hasLeft = (await departures.departed(did)) !== undefined
+    return () => !hasLeft
   }
 
   async #expire(did: Did): Promise<readonly BlobKey[]> {
@@ -95,7 +100,6 @@ export class BlobSweep {
   }
 }
 
-const nothing: ReadonlySet<BlobKey> = new Set()
 const requestId = 'background'
 const everyMs = 3_600_000
 /** So long a blob waits for a record. @see protocol.md, section 7 */

@@ -131,6 +131,9 @@ describe('bytes of somebody', () => {
     await sweep()
     expect(await contentOf(world.storage, place)).toHaveLength(10)
     expect(world.logged('blobs.of-nobody')).toHaveLength(1)
+    world.nowMs += 2 * dayMs
+    await sweep()
+    expect(await contentOf(world.storage, place)).toHaveLength(10)
   })
 
   test('who has left are removed', async () => {
