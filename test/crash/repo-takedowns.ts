@@ -32,6 +32,8 @@ export class RepoTakedowns {
 
   /** Takes a repo down, until these readers of it were sent away, and lets it up again. */
   async aWhile(name: string, readers: readonly StreamReader[]): Promise<void> {
+    // One that the end of the service has left down is down already.
+    if (this.isOver) return
     this.#changed(name)
     await this.#set(name, true)
     const ends = await Promise.all(readers.map((reader) => reader.sentAway()))
