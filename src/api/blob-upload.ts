@@ -207,8 +207,8 @@ interface Taken {
 
 const ofPersonMax = 10
 const togetherMax = 32
-/** Some phones send no faster from some places. */
-const paceDefault: Pace = { windowBytesMin: 64 * 1024, windowMs: 30_000 }
+/** As other bodies: 16 KiB a second. The largest blob then holds one of the places for an hour. */
+const paceDefault: Pace = { windowBytesMin: 480 * 1024, windowMs: 30_000 }
 
 function blobTakendown(cid: Cid): XrpcError {
   return new XrpcError(400, 'BlobTakendown', `the blob ${cid} was taken down on this service`)
