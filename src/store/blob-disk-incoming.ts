@@ -15,6 +15,8 @@ export class IncomingFile implements IncomingBlob {
   readonly #file: OpenFile
   readonly #gathered = Buffer.allocUnsafeSlow(gatheredBytes)
   #gatheredLength = 0
+  #unsyncedBytes = 0
+  #syncing: Promise<void> | undefined
   #isOver = false
 
   private constructor(path: string, key: BlobKey, file: OpenFile) {
@@ -33,7 +35,7 @@ export class IncomingFile implements IncomingBlob {
     assert(!this.#isOver, 'bytes come before the end')
     for (let rest = bytes; rest.length > 0;) {
       if (this.#gatheredLength === 0 && rest.length >= gatheredBytes) {
-        return await this.#file.write(rest)
+        return await this.#put(rest)
       }
       const part = rest.subarray(0, gatheredBytes - this.#gatheredLength)
       this.#gathered.set(part, this.#gatheredLength)
@@ -47,6 +49,7 @@ export class IncomingFile implements IncomingBlob {
     assert(!this.#isOver, 'an upload ends once')
     this.#isOver = true
     await this.#flush()
+    await this.#syncing
     await this.#file.sync()
     await this.#file.close()
     await rename(this.#path + unfinishedSuffix, this.#path)
@@ -55,6 +58,14 @@ export class IncomingFile implements IncomingBlob {
 
   async abort(): Promise<void> {
     this.#isOver = true
+    try {
+      await this.#syncing
+    } finally {
+      await this.#remove()
+    }
+  }
+
+  async #remove(): Promise<void> {
     try {
       await this.#file.close()
     } finally {
@@ -66,9 +77,26 @@ export class IncomingFile implements IncomingBlob {
   async #flush(): Promise<void> {
     const gathered = this.#gathered.subarray(0, this.#gatheredLength)
     this.#gatheredLength = 0
-    await this.#file.write(gathered)
+    await this.#put(gathered)
+  }
+
+  /** The disk begins early with what would all be waited for at the end. */
+  async #put(bytes: Uint8Array): Promise<void> {
+    await this.#file.write(bytes)
+    this.#unsyncedBytes += bytes.length
+    if (this.#unsyncedBytes < syncBytes || this.#syncing !== undefined) return
+    this.#unsyncedBytes = 0
+    const syncing = this.#file.sync()
+    this.#syncing = syncing
+    // Whoever ends this is told: until then it is nobody's fault.
+    syncing.then(
+      () => (this.#syncing = undefined),
+      () => undefined,
+    )
   }
 }
 
 /** Requests deliver pieces of some KB; disks like larger ones. */
 const gatheredBytes = 256 * 1024
+/** Some 15 ms of a disk. */
+const syncBytes = 8 * 1024 * 1024
