@@ -4,6 +4,7 @@ import { pathOf } from '../bulk/foreign-posts.ts'
 import { ForeignRepo } from '../bulk/foreign-repo.ts'
 import { type BlobRef, getBlob, picture, picturePost } from '../kit/blob.ts'
 import { noBytes } from '../kit/blob-bytes.ts'
+import { blobHomes } from '../kit/blob-home.ts'
 import { importRepo, withCar } from '../kit/import.ts'
 import { addressOf } from '../kit/post.ts'
 import { seed } from '../kit/seed.ts'
@@ -15,104 +16,109 @@ setDefaultTimeout(60_000)
 
 const missingNsid = 'com.atproto.repo.listMissingBlobs'
 let service: BlobUploaders
-beforeAll(async () => {
-  const names = ['ada', 'bea', 'cem', 'dot', 'eli', 'fay', 'bob']
-  service = await BlobUploaders.start({
-    people: Object.fromEntries(names.map((name) => [name, ['a']])),
+describe.each(blobHomes)('blobs %s', (home) => {
+  beforeAll(async () => {
+    const names = ['ada', 'bea', 'cem', 'dot', 'eli', 'fay', 'bob']
+    service = await BlobUploaders.start(
+      {
+        people: Object.fromEntries(names.map((name) => [name, ['a']])),
+      },
+      home,
+    )
   })
-})
-afterAll(async () => {
-  await service[Symbol.asyncDispose]()
-})
-
-describe('an import', () => {
-  test('lists the blobs that are missing, each with a record, until they come', async () => {
-    const [one, two, both] = [described(), described(), described()]
-    await bring('ada', { r1: [one.ref, both.ref], r2: [two.ref, two.ref], r3: [both.ref] })
-    const keys = { [one.cid]: 'r1', [two.cid]: 'r2', [both.cid]: 'r1' }
-    expect(Object.fromEntries(await missing('ada'))).toEqual(keys)
-    expect(await listed('ada')).toEqual([])
-    expect(await seen('ada', 'ada', one.cid)).toBe(404)
-    expect((await service.tryPost('ada', one.ref)).body['error']).toBe('BlobNotFound')
-
-    expect(await service.upload('ada', both.bytes)).toEqual(both.ref)
-    expect((await missing('ada')).map(([cid]) => cid)).toEqual([one.cid, two.cid].toSorted())
-    await service.settled('ada', { permanent: [both.cid] })
-    expect(await seen('ada', 'bob', both.cid)).toBe(200)
-    await service.upload('ada', one.bytes)
-    await service.upload('ada', two.bytes)
-    expect(await missing('ada')).toEqual([])
-    expect(await listed('ada')).toEqual([one.cid, two.cid, both.cid].toSorted())
-    await service.post('ada', one.ref)
+  afterAll(async () => {
+    await service[Symbol.asyncDispose]()
   })
 
-  test('finds the blobs that came before it', async () => {
-    const [before, after] = [described(), described()]
-    await service.upload('bea', before.bytes)
-    await bring('bea', { r1: [before.ref, after.ref] })
-    expect(await missing('bea')).toEqual([[after.cid, 'r1']])
-    await service.settled('bea', { permanent: [before.cid] })
-    expect(await seen('bea', 'bob', before.cid)).toBe(200)
+  describe('an import', () => {
+    test('lists the blobs that are missing, each with a record, until they come', async () => {
+      const [one, two, both] = [described(), described(), described()]
+      await bring('ada', { r1: [one.ref, both.ref], r2: [two.ref, two.ref], r3: [both.ref] })
+      const keys = { [one.cid]: 'r1', [two.cid]: 'r2', [both.cid]: 'r1' }
+      expect(Object.fromEntries(await missing('ada'))).toEqual(keys)
+      expect(await listed('ada')).toEqual([])
+      expect(await seen('ada', 'ada', one.cid)).toBe(404)
+      expect((await service.tryPost('ada', one.ref)).body['error']).toBe('BlobNotFound')
+
+      expect(await service.upload('ada', both.bytes)).toEqual(both.ref)
+      expect((await missing('ada')).map(([cid]) => cid)).toEqual([one.cid, two.cid].toSorted())
+      await service.settled('ada', { permanent: [both.cid] })
+      expect(await seen('ada', 'bob', both.cid)).toBe(200)
+      await service.upload('ada', one.bytes)
+      await service.upload('ada', two.bytes)
+      expect(await missing('ada')).toEqual([])
+      expect(await listed('ada')).toEqual([one.cid, two.cid, both.cid].toSorted())
+      await service.post('ada', one.ref)
+    })
+
+    test('finds the blobs that came before it', async () => {
+      const [before, after] = [described(), described()]
+      await service.upload('bea', before.bytes)
+      await bring('bea', { r1: [before.ref, after.ref] })
+      expect(await missing('bea')).toEqual([[after.cid, 'r1']])
+      await service.settled('bea', { permanent: [before.cid] })
+      expect(await seen('bea', 'bob', before.cid)).toBe(200)
+    })
+
+    test('that is refused names no blobs', async () => {
+      const waits = described()
+      await service.upload('cem', waits.bytes)
+      const repo = repoOf('cem', { r1: [waits.ref] })
+      repo.put(pathOf('bad'), { text: 'no post' })
+      const answer = await service.stratos.callAs('cem', importRepo, withCar(repo.car()))
+      expect(answer.status).toBe(400)
+      expect(await missing('cem')).toEqual([])
+      expect(await seen('cem', 'cem', waits.cid)).toBe(404)
+      expect((await service.bytes('cem')).permanent).toEqual([])
+    })
+
+    test('that says another type of a blob has it filled as it is', async () => {
+      const blob = described()
+      await bring('dot', { r1: [{ ...blob.ref, mimeType: 'image/jpeg' }] })
+      expect((await service.upload('dot', blob.bytes)).mimeType).toBe('image/png')
+      const response = await ask('dot', 'bob', blob.cid)
+      expect(response.headers.get('content-type')).toBe('image/png')
+      expect(await response.bytes()).toEqual(blob.bytes)
+    })
+
+    test('of a blob that is taken down leaves it missing', async () => {
+      const blob = described()
+      const $type = 'com.atproto.admin.defs#repoBlobRef'
+      const subject = { $type, did: service.did('eli'), cid: blob.cid }
+      await setTakedown(service.stratos, subject, { applied: true })
+      await bring('eli', { r1: [blob.ref] })
+      expect((await service.send('eli', blob.bytes)).body['error']).toBe('BlobTakendown')
+      await setTakedown(service.stratos, subject, { applied: false })
+      await service.upload('eli', blob.bytes)
+      await service.settled('eli', { permanent: [blob.cid] })
+    })
   })
 
-  test('that is refused names no blobs', async () => {
-    const waits = described()
-    await service.upload('cem', waits.bytes)
-    const repo = repoOf('cem', { r1: [waits.ref] })
-    repo.put(pathOf('bad'), { text: 'no post' })
-    const answer = await service.stratos.callAs('cem', importRepo, withCar(repo.car()))
-    expect(answer.status).toBe(400)
-    expect(await missing('cem')).toEqual([])
-    expect(await seen('cem', 'cem', waits.cid)).toBe(404)
-    expect((await service.bytes('cem')).permanent).toEqual([])
-  })
-
-  test('that says another type of a blob has it filled as it is', async () => {
+  test('an export brings along what it names and no bytes, and comes back as that', async () => {
     const blob = described()
-    await bring('dot', { r1: [{ ...blob.ref, mimeType: 'image/jpeg' }] })
-    expect((await service.upload('dot', blob.bytes)).mimeType).toBe('image/png')
-    const response = await ask('dot', 'bob', blob.cid)
-    expect(response.headers.get('content-type')).toBe('image/png')
-    expect(await response.bytes()).toEqual(blob.bytes)
+    await service.upload('fay', blob.bytes)
+    await service.post('fay', blob.ref)
+    const { stratos } = service
+    const call = { params: { did: service.did('fay') }, authorization: bearer('fay') }
+    const response = await xrpcResponse(stratos.url, 'zone.stratos.sync.getRepo', call)
+    const car = await response.bytes()
+    expect(Buffer.from(car).includes(Buffer.from(blob.bytes))).toBeFalse()
+
+    await stratos.callAs('fay', 'zone.stratos.enrollment.unenroll', { verb: 'POST' })
+    await service.settled('fay', noBytes)
+    expect((await service.send('fay', blob.bytes)).status).toBe(403)
+    await stratos.terminate()
+    const back = { did: service.did('fay'), boundaries: [stratos.boundary('a')] }
+    await seed(stratos.dataFolder, stratos.did, [back])
+    await stratos.run()
+    expect(await missing('fay')).toEqual([])
+    const { status } = await stratos.callAs('fay', importRepo, withCar(car))
+    expect(status).toBe(200)
+    expect((await missing('fay')).map(([cid]) => cid)).toEqual([blob.cid])
+    await service.upload('fay', blob.bytes)
+    expect(await missing('fay')).toEqual([])
+    expect(await seen('fay', 'bob', blob.cid)).toBe(200)
   })
-
-  test('of a blob that is taken down leaves it missing', async () => {
-    const blob = described()
-    const $type = 'com.atproto.admin.defs#repoBlobRef'
-    const subject = { $type, did: service.did('eli'), cid: blob.cid }
-    await setTakedown(service.stratos, subject, { applied: true })
-    await bring('eli', { r1: [blob.ref] })
-    expect((await service.send('eli', blob.bytes)).body['error']).toBe('BlobTakendown')
-    await setTakedown(service.stratos, subject, { applied: false })
-    await service.upload('eli', blob.bytes)
-    await service.settled('eli', { permanent: [blob.cid] })
-  })
-})
-
-test('an export brings along what it names and no bytes, and comes back as that', async () => {
-  const blob = described()
-  await service.upload('fay', blob.bytes)
-  await service.post('fay', blob.ref)
-  const { stratos } = service
-  const call = { params: { did: service.did('fay') }, authorization: bearer('fay') }
-  const response = await xrpcResponse(stratos.url, 'zone.stratos.sync.getRepo', call)
-  const car = await response.bytes()
-  expect(Buffer.from(car).includes(Buffer.from(blob.bytes))).toBeFalse()
-
-  await stratos.callAs('fay', 'zone.stratos.enrollment.unenroll', { verb: 'POST' })
-  await service.settled('fay', noBytes)
-  expect((await service.send('fay', blob.bytes)).status).toBe(403)
-  await stratos.terminate()
-  const back = { did: service.did('fay'), boundaries: [stratos.boundary('a')] }
-  await seed(stratos.dataFolder, stratos.did, [back])
-  await stratos.run()
-  expect(await missing('fay')).toEqual([])
-  const { status } = await stratos.callAs('fay', importRepo, withCar(car))
-  expect(status).toBe(200)
-  expect((await missing('fay')).map(([cid]) => cid)).toEqual([blob.cid])
-  await service.upload('fay', blob.bytes)
-  expect(await missing('fay')).toEqual([])
-  expect(await seen('fay', 'bob', blob.cid)).toBe(200)
 })
 
 /** Bytes that nobody has, and how a record names them. */

@@ -4,9 +4,10 @@ import { join } from 'node:path'
 import { actorFolder } from '../../src/store/actor-folder.ts'
 import type { BlobStorage } from '../../src/store/blob-storage.ts'
 import { type BlobRef, picturePost, uploadBlob } from '../kit/blob.ts'
-import { keptBytes, type KeptBytes, storageOf } from '../kit/blob-bytes.ts'
+import { keptBytes, type KeptBytes } from '../kit/blob-bytes.ts'
+import { type BlobHome, type Housed, startHoused } from '../kit/blob-home.ts'
 import { addressOf, postCollection } from '../kit/post.ts'
-import { SeededStratos, type SeededOptions } from '../kit/seeded.ts'
+import type { SeededStratos, SeededOptions } from '../kit/seeded.ts'
 import { eventually } from '../kit/wait.ts'
 import { type Answer, type Call, textOf } from '../kit/xrpc.ts'
 
@@ -25,17 +26,23 @@ export class BlobUploaders implements AsyncDisposable {
   readonly stratos: SeededStratos
   readonly storage: BlobStorage
 
-  private constructor(stratos: SeededStratos) {
-    this.stratos = stratos
-    this.storage = storageOf(stratos)
+  readonly #housed: Housed
+
+  private constructor(housed: Housed) {
+    this.#housed = housed
+    this.stratos = housed.stratos
+    this.storage = housed.storage
   }
 
-  static async start(options: SeededOptions): Promise<BlobUploaders> {
-    return new BlobUploaders(await SeededStratos.start(options))
+  static async start(
+    options: SeededOptions,
+    home: BlobHome = 'in a folder',
+  ): Promise<BlobUploaders> {
+    return new BlobUploaders(await startHoused(home, options))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.stratos.stop()
+    await this.#housed[Symbol.asyncDispose]()
   }
 
   did(name: string) {

@@ -1,17 +1,10 @@
 import type { Did } from '../../src/atproto/syntax.ts'
-import { DiskBlobs } from '../../src/store/blob-disk.ts'
 import type { BlobPlace, BlobStorage } from '../../src/store/blob-storage.ts'
-import type { SeededStratos } from './seeded.ts'
 
 /** Keys of temporary bytes, unfinished ones included, and CIDs of the others, in order. */
 export type KeptBytes = Record<BlobPlace['kind'], readonly string[]>
 
 export const noBytes: KeptBytes = { temporary: [], permanent: [], quarantined: [] }
-
-/** The storage of a service, beside that service. */
-export function storageOf({ dataFolder }: Pick<SeededStratos, 'dataFolder'>): BlobStorage {
-  return new DiskBlobs(dataFolder)
-}
 
 /** Which bytes of somebody are kept where. */
 export async function keptBytes(storage: BlobStorage, did: Did): Promise<KeptBytes> {

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { DiskBlobs } from '../../src/store/blob-disk.ts'
 import type { MovableBlobs } from '../../src/store/blob-storage.ts'
 import { openBlobStorage } from '../../src/store/open-blobs.ts'
+import { bucketSettings } from '../kit/blob-home.ts'
 import { type Bucket, startS3rver } from '../kit/s3rver.ts'
 import { startSwift, swiftLacks } from '../kit/swift.ts'
 
@@ -43,16 +44,7 @@ async function onDisk(links: 'hard' | 'none'): Promise<RunningBackend> {
 async function inBucket(start: () => Promise<Bucket>): Promise<RunningBackend> {
   const bucket = await start()
   return {
-    blobs: await openBlobStorage({
-      dataDir: '',
-      blobStorage: 's3',
-      s3Bucket: bucket.name,
-      s3Region: bucket.region,
-      s3Endpoint: bucket.endpoint,
-      s3AccessKey: bucket.accessKey,
-      s3SecretKey: bucket.secretKey,
-      s3PathStyle: null,
-    }),
+    blobs: await openBlobStorage(bucketSettings(bucket)),
     [Symbol.asyncDispose]: async () => await bucket[Symbol.asyncDispose](),
   }
 }
