@@ -111,6 +111,13 @@ export class TakedownStore {
     await this.#sql.run([{ sql, args: [subject] }])
   }
 
+  /** Whether a repo or record was taken down, or is back, and its log does not say so yet. */
+  async hasUntold(): Promise<boolean> {
+    const sql = `select 1 as one from takedown_news
+      where subject = did or subject like 'at://%' limit 1`
+    return (await this.#sql.all(sql)).length > 0
+  }
+
   /** What is still to be followed up, in the order of subjects after `after`. */
   async news(
     after: string,

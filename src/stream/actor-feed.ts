@@ -54,6 +54,16 @@ export class ActorFeed {
     return this.#last
   }
 
+  /** Where the log is known to end; undefined where nobody has said so yet. */
+  get end(): number | undefined {
+    return this.#seen === 0 ? undefined : Math.max(this.#seen, this.#last)
+  }
+
+  /** The log was just seen to end there. */
+  reaches(seq: number): void {
+    this.#seen = Math.max(this.#seen, seq)
+  }
+
   /** Whether all that happened so far was sent, or was not for this reader. */
   get isLive(): boolean {
     return this.#state === 'live'
@@ -78,7 +88,9 @@ export class ActorFeed {
     while (this.#isWanted) {
       const page = await this.#parts.page(this.#last)
       if (!this.#isWanted) return
-      if (this.#last > 0 && page.pruned > this.#last) {
+      // Whoever reads one actor from the start is told nothing new; of many, they know nothing yet.
+      const asksForRest = this.#last === 0 && actor === undefined
+      if (page.pruned > this.#last && !asksForRest) {
         outlet.send([messageFrame('#info', { name: 'OutdatedCursor', ...actor })])
       }
       await outlet.sendPage(framesOf(page), () => this.#isWanted)

@@ -25,6 +25,16 @@ interface Followed {
   failures: number
 }
 
+/** A time, and where the logs ended then of actors whose events up to it are still to be sent. */
+interface Mark {
+  /** ISO 8601. */
+  readonly time: string
+  /** The same by the clock that is never set. */
+  readonly atMs: number
+  /** Where an end is not known yet they are waited for until nothing is left. */
+  readonly ends: Map<Followed, { readonly end: number | undefined; readonly failures: number }>
+}
+
 /**
  * The stream of the whole service, for AppViews: enrollments, and with `cursors` the commits of
  * everybody who is enrolled. Of an actor whose log the reader has to its end nothing is opened.
@@ -40,6 +50,8 @@ export class ServiceStream implements Follower {
   readonly #touched = new Set<ActorFeed>()
   #reading = 0
   #isPresent = false
+  #mark: Mark | undefined
+  #markedAtMs = -Infinity
   /** How often it was asked to look at memberships, and whether somebody looks. */
   #asked = 0
   #telling = false
@@ -92,12 +104,62 @@ export class ServiceStream implements Follower {
     this.#parts.outlet.send(frames)
   }
 
-  /** To be called now and then: a silent stream is not told from a broken one. */
+  /**
+   * To be called now and then: a silent stream is not told from a broken one. A heartbeat says until
+   * when all that happened was sent, or that the stream is behind.
+   */
   tick(): void {
     const { outlet } = this.#parts
     // A reader who is behind has something to read.
-    if (outlet.isBusy || performance.now() - outlet.sentAtMs < heartbeatMs) return
-    outlet.send([messageFrame('#info', { name: 'Heartbeat' })])
+    if (outlet.isBusy) return
+    const nowMs = performance.now()
+    // One that was made just now may be about changes that are to be told yet.
+    if (this.#mark !== undefined && !this.#telling && this.#isReached(this.#mark)) {
+      this.#say(this.#mark)
+    } else if (nowMs - outlet.sentAtMs >= heartbeatMs) {
+      outlet.send([messageFrame('#info', { name: 'Heartbeat', behind: true })])
+    }
+    const isDue = this.#mark === undefined && nowMs - this.#markedAtMs >= markEveryMs
+    if (!isDue || !this.#isPresent) return
+    this.#markedAtMs = nowMs
+    this.#mark = this.#markNow()
+  }
+
+  #markNow(): Mark {
+    const behind = [...this.#followed.values()].filter(({ feed }) => !feed.isLive)
+    const ends = new Map(
+      behind.map((followed) => {
+        const { feed, failures } = followed
+        return [followed, { end: feed.end, failures }]
+      }),
+    )
+    return { time: new Date().toISOString(), atMs: performance.now(), ends }
+  }
+
+  /** Of whose log the reader was told since that it cannot be read: they hold nobody up. */
+  #isReached({ ends }: Mark): boolean {
+    for (const [followed, { end, failures }] of ends) {
+      const { did, feed } = followed
+      const isReached = feed.isLive || (end !== undefined && feed.last >= end)
+      const isTold = followed.failures > failures
+      if (isReached || isTold || this.#followed.get(did) !== followed) ends.delete(followed)
+    }
+    return ends.size === 0
+  }
+
+  /** What was taken down and is in no log yet nobody can have been sent. */
+  #say(mark: Mark): void {
+    const { takedowns, outlet } = this.#parts
+    this.#mark = undefined
+    takedowns.hasUntold().then(
+      (hasUntold) => {
+        if (hasUntold) return (this.#mark ??= mark)
+        const age = Math.ceil(performance.now() - mark.atMs)
+        outlet.send([messageFrame('#info', { name: 'Heartbeat', time: mark.time, age })])
+        return undefined
+      },
+      (error: unknown) => outlet.broken(error),
+    )
   }
 
   /** Whoever the reader names and who has left meanwhile: what the reader has of them has to go. */
@@ -145,7 +207,10 @@ export class ServiceStream implements Follower {
     this.#followed.set(did, followed)
     try {
       const { seq, end } = await endOf(did, this.#parts, Date.now())
-      if (cursor > end) outlet.fail('FutureCursor', `the cursor of ${did} is past the end`)
+      feed.reaches(seq)
+      // Whoever sees all is never told a time to go on from.
+      if (cursor > (this.#parts.seesWhole ? seq : end))
+        outlet.fail('FutureCursor', `the cursor of ${did} is past the end`)
       else if (seq > cursor || !feed.goLive()) this.#read(followed)
     } catch (error) {
       await this.#failed(followed, error)
@@ -154,20 +219,24 @@ export class ServiceStream implements Follower {
 
   #read(followed: Followed): void {
     this.#due.push(followed)
-    if (this.#reading < readingMax) void this.#readDue()
+    if (this.#reading === readingMax) return
+    this.#readDue().catch((error: unknown) => this.#parts.outlet.broken(error))
   }
 
   async #readDue(): Promise<void> {
     this.#reading += 1
-    for (let next = this.#due.shift(); next !== undefined; next = this.#due.shift()) {
-      try {
-        await next.feed.catchUp()
-        next.failures = 0
-      } catch (error) {
-        await this.#failed(next, error)
+    try {
+      for (let next = this.#due.shift(); next !== undefined; next = this.#due.shift()) {
+        try {
+          await next.feed.catchUp()
+          next.failures = 0
+        } catch (error) {
+          await this.#failed(next, error)
+        }
       }
+    } finally {
+      this.#reading -= 1
     }
-    this.#reading -= 1
   }
 
   /**
@@ -182,10 +251,9 @@ export class ServiceStream implements Follower {
     const isLeft = error instanceof XrpcError && error.error === 'RepoNotFound'
     if (!isCurrent() || (isLeft && !(await memberships.isEnrolled(did)))) return
     const attempt = followed.failures++
-    if (attempt === 0) {
-      log.error('stream.actor.failed', { did, requestId, error })
-      outlet.send([messageFrame('#info', { name: 'RepoUnavailable', did })])
-    }
+    if (attempt === 0) log.error('stream.actor.failed', { did, requestId, error })
+    // Each time: what the reader has of it since the last one may be as old as that.
+    outlet.send([messageFrame('#info', { name: 'RepoUnavailable', did })])
     const wait = { attempt, firstMs: againMs, mostMs: againMsMax, random: Math.random() }
     setTimeout(() => {
       if (isCurrent()) this.#read(followed)
@@ -195,8 +263,11 @@ export class ServiceStream implements Follower {
 
 /** Logs that are read at once for one reader. */
 const readingMax = 8
+/** @see protocol.md, section 6 */
 const heartbeatMs = 2_000
+/** Two of them fall into the time after which a silent service counts as stale, and one may be late. */
+const markEveryMs = 1_500
 const absentMax = 200
 /** Until a log that could not be read is tried again. */
 const againMs = 1_000
-const againMsMax = 60_000
+const againMsMax = 1_000

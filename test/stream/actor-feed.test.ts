@@ -204,6 +204,14 @@ describe('of what is no longer kept the reader is told', () => {
     expect(sink.told.some(([type]) => type === '#info')).toBe(false)
   })
 
+  test('also where they know nothing of it, among others that they read', async () => {
+    for (const seq of [1, 2, 3, 4]) log.store(seq)
+    log.pruned = 3
+    await new ActorFeed({ ...parts(), actor: { did: 'did:web:one.test' } }, 0).catchUp()
+    expect(sink.told[0]).toEqual(['#info', { name: 'OutdatedCursor', did: 'did:web:one.test' }])
+    expect(told()).toEqual([4])
+  })
+
   test('also where it goes while they read', async () => {
     for (const seq of [1, 2, 3, 4, 5, 6, 7, 8]) log.store(seq)
     once(() => void (log.pruned = 6))

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import { join } from 'node:path'
+import { XrpcError } from '../../src/atproto/errors.ts'
 import { ServiceKey } from '../../src/atproto/keys.ts'
 import { type Did, parseDid } from '../../src/atproto/syntax.ts'
 import { createLog } from '../../src/lib/log.ts'
@@ -23,12 +24,14 @@ const key = ServiceKey.generate()
 
 let world: Delivering
 let members: Enrollments
+let following: Following
 let alice: Did
 let bob: Did
 
 beforeEach(async () => {
   world = await Delivering.open(join(folder, crypto.randomUUID()))
   members = world.enrollments(key)
+  following = new Following((pushed) => world.house.pool.follow(pushed))
   alice = newDid()
   bob = newDid()
   for (const did of [alice, bob]) await enroll(did)
@@ -122,6 +125,124 @@ test('a membership that changes while the present is told is told', async () => 
   await until(sink, 'bob', () => actionsOf(sink, bob).at(-1) === 'unenroll')
 })
 
+describe('a time up to which all was sent is not told', () => {
+  test('while something of somebody from before is on its way', async () => {
+    await actor(alice).create('one')
+    const sink = new Sink()
+    const stream = streamOf(sink, {})
+    const arrives = hold(alice)
+    await stream.start()
+    await arrives.asked
+    for (let ticks = 0; ticks < 3; ticks++) stream.tick()
+    expect(timesOf(sink)).toEqual([])
+    arrives.let()
+    await until(sink, 'one', () => textsOf(sink, alice).includes('one'))
+    stream.tick()
+    await until(sink, 'a time', () => timesOf(sink).length === 1)
+    expect(sink.told.at(-1)).toMatchObject(['#info', { age: expect.any(Number) }])
+  })
+
+  test('by the tick that takes it, nor while a membership is to be told', async () => {
+    const sink = new Sink()
+    const stream = streamOf(sink, {})
+    await stream.start()
+    await until(sink, 'bob', () => actionsOf(sink, bob).length > 0)
+    const before = Date.now()
+    stream.tick()
+    expect(timesOf(sink)).toEqual([])
+    await members.unenroll(alice, 'test')
+    stream.changed()
+    stream.tick()
+    expect(timesOf(sink)).toEqual([])
+    await until(sink, 'its end', () => actionsOf(sink, alice).at(-1) === 'unenroll')
+    await until(sink, 'a time', () => {
+      stream.tick()
+      return timesOf(sink).length > 0
+    })
+    expect(timesOf(sink)[0]).toBeGreaterThanOrEqual(before)
+    expect(actionsOf(sink, alice).at(-1)).toBe('unenroll')
+  })
+
+  test('while a takedown is in no log yet', async () => {
+    const sink = new Sink()
+    const stream = streamOf(sink, {})
+    await stream.start()
+    const takedowns = new TakedownStore(world.sql)
+    await takedowns.markNews({ kind: 'repo', did: alice })
+    for (let ticks = 0; ticks < 3; ticks++) {
+      stream.tick()
+      await takedowns.hasUntold()
+    }
+    expect(timesOf(sink)).toEqual([])
+    await takedowns.clearNews(alice)
+    await until(sink, 'a time', () => {
+      stream.tick()
+      return timesOf(sink).length > 0
+    })
+  })
+
+  test('of whose log it was said before that it cannot be read', async () => {
+    await actor(alice).create('one')
+    const sink = new Sink()
+    const failing = { is: true }
+    world.seams.call = (pass) => async (did, requestId, call) => {
+      if (failing.is && did === alice && call.kind === 'events') throw new Error('unreadable')
+      return await pass(did, requestId, call)
+    }
+    const unavailable = () => sink.told.filter(([, { name }]) => name === 'RepoUnavailable').length
+    const stream = streamOf(sink, {})
+    await stream.start()
+    await until(sink, 'a failure', () => unavailable() === 1)
+    for (let ticks = 0; ticks < 3; ticks++) stream.tick()
+    expect(timesOf(sink)).toEqual([])
+    await until(sink, 'another one', () => unavailable() === 2)
+    stream.tick()
+    await until(sink, 'a time', () => timesOf(sink).length === 1)
+    failing.is = false
+    await until(sink, 'one', () => textsOf(sink, alice).includes('one'))
+  })
+
+  test('for whoever goes on writing more than is sent, but for what is later', async () => {
+    await actor(alice).create('one')
+    const [sink, live] = [new Sink(), new Sink()]
+    await streamOf(live, {}).start()
+    await until(live, 'one', () => textsOf(live, alice).includes('one'))
+    const stream = streamOf(sink, {})
+    const arrives = hold(alice)
+    await stream.start()
+    await arrives.asked
+    stream.tick()
+    await actor(alice).create('two')
+    await until(live, 'two', () => textsOf(live, alice).includes('two'))
+    const later = hold(alice)
+    arrives.let()
+    await later.asked
+    stream.tick()
+    await until(sink, 'a time', () => timesOf(sink).length === 1)
+    expect(textsOf(sink, alice)).toEqual(['one'])
+    later.let()
+  })
+})
+
+test('a stream ends where it cannot be known whether somebody of no repo has left', async () => {
+  await actor(alice).create('one')
+  await world.quiet()
+  const sink = new Sink()
+  const started = Promise.withResolvers<void>()
+  world.seams.call = (pass) => async (did, requestId, call) => {
+    if (did !== alice || call.kind !== 'events') return await pass(did, requestId, call)
+    await started.promise
+    await world.store.setBoundaries(alice, [a])
+    await world.sql.run([{ sql: 'alter table enrollment rename to out_of_reach', args: [] }])
+    throw new XrpcError(404, 'RepoNotFound', 'no repo')
+  }
+  await streamOf(sink, {}).start()
+  started.resolve()
+  await eventually('end', () => (sink.outlet.isOpen ? undefined : true))
+  expect(sink.reasons).toEqual(['failed'])
+  expect(String(sink.faults[0])).toContain('no such table')
+})
+
 describe('of an actor whose log the reader has to its end', () => {
   test('nothing is read, and what happens is sent', async () => {
     await actor(alice).create('one')
@@ -164,7 +285,7 @@ function streamOf(sink: Sink, cursors: Readonly<Record<string, number>>, eyes: E
     call,
     takedowns: new TakedownStore(sql),
     told: new ToldCursors(folder),
-    following: new Following((pushed) => world.house.pool.follow(pushed)),
+    following,
     memberships: new Memberships(parts),
     outlet,
     eyes,
@@ -213,6 +334,13 @@ async function until(sink: Sink, what: string, look: () => boolean): Promise<voi
 function actionsOf({ told }: Sink, did: Did): unknown[] {
   const mine = told.filter(([type, body]) => type === '#enrollment' && body['did'] === did)
   return mine.map(([, { action }]) => action)
+}
+
+/** Up to which all was said to be sent. */
+function timesOf({ told }: Sink): number[] {
+  return told.flatMap(([type, { time }]) =>
+    type === '#info' && typeof time === 'string' ? [Date.parse(time)] : [],
+  )
 }
 
 /** Their places. */
