@@ -51,12 +51,7 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
   const key = await serviceKey(config, store)
   const schemas = new Schemas(docs)
   const collections = namedCollections(config.collections, schemas.records())
-  const rules: WriteRules = {
-    serviceDid: parseDid(config.serviceDid),
-    fragment: config.fragment,
-    boundaries: config.boundaries,
-    collections: config.collections,
-  }
+  const rules = writeRules(config)
   clearLeftovers(config.dataDir)
   await announceChanges({ ...config, serviceKey: key.did }, { store, log })
   const storage = await openBlobStorage(config)
@@ -108,6 +103,11 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
       await store.end(swept)
     },
   }
+}
+
+function writeRules(config: Config): WriteRules {
+  const { fragment, boundaries, collections } = config
+  return { serviceDid: parseDid(config.serviceDid), fragment, boundaries, collections }
 }
 
 function sayStarted(config: Config, { log, version }: Surroundings, k256: K256Verifier): void {

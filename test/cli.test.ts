@@ -16,7 +16,7 @@ import { join } from 'node:path'
 import packageJson from '../package.json' with { type: 'json' }
 import { describeVariables } from '../src/config.ts'
 import { Child } from './kit/child.ts'
-import { freePort } from './kit/port.ts'
+import { freePort } from '../src/lib/free-port.ts'
 import { postCollection, privatePost } from './kit/post.ts'
 import { projectFolder, SeededStratos } from './kit/seeded.ts'
 import { sendRaw } from './kit/raw.ts'

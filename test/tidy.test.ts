@@ -50,6 +50,14 @@ const staysWithinTheProject: Check = ({ path, text }) =>
     .filter((specifier) => path.startsWith('src/') && /\.[jt]s$/.test(specifier))
     .map((specifier) => `${path}: imports ${specifier} from outside src`)
 
+/** The index alone lies in a database of its own kind: whoever else used it would need its server. */
+const leavesPostgresToTheIndex: Check = ({ path, text }) =>
+  path.startsWith('src/') &&
+  importsOf(text).includes('postgres') &&
+  !['indexer', 'appview'].includes(roomOf(path) ?? '')
+    ? [`${path}: imports postgres`]
+    : []
+
 const isShort: Check = ({ path, text }) => {
   const lines = text.split('\n').length - 1
   return /\.[cm]?[jt]s$/.test(path) && lines > linesMax ? [`${path}: ${lines} lines`] : []
@@ -85,6 +93,7 @@ describe('the project', () => {
   const facts: [string, Check][] = [
     ['imports point one way', importsPointDown],
     ['the program imports nothing from outside src', staysWithinTheProject],
+    ['the index alone uses PostgreSQL', leavesPostgresToTheIndex],
     [`no file has more than ${linesMax} lines`, isShort],
     ['no file is a barrel', isNoBarrel],
     ['the program has no default exports', hasNoDefaultExport],
@@ -134,6 +143,16 @@ describe('the checks can fail', () => {
       staysWithinTheProject,
       { path: 'src/api/a.ts', text: `import { b } from '../../test/kit/b.ts'` },
       { path: 'src/api/a.ts', text: `import version from '../../package.json'` },
+    ],
+    [
+      importsPointDown,
+      { path: 'src/indexer/a.ts', text: `import { b } from '../appview/b.ts'` },
+      { path: 'src/appview/a.ts', text: `import { b } from '../indexer/b.ts'` },
+    ],
+    [
+      leavesPostgresToTheIndex,
+      { path: 'src/store/a.ts', text: `import postgres from 'postgres'` },
+      { path: 'src/appview/a.ts', text: `import type { Sql } from 'postgres'` },
     ],
     [
       isShort,

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { endWithUs } from '../../test/kit/child.ts'
-import { freePort } from '../../test/kit/port.ts'
+import { freePort } from '../../src/lib/free-port.ts'
 import { diskBytes, residentMb } from './process.ts'
 
 /** The checkout that this file belongs to. */

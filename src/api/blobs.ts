@@ -7,7 +7,7 @@ import { askedBlob, type BlobContent } from './blob-content.ts'
 import type { BlobLinks } from './blob-links.ts'
 import { blobUploadMethods, type UploadParts } from './blob-upload.ts'
 import { grantOf } from './caller.ts'
-import { number, text } from './members.ts'
+import { number, text } from '../atproto/members.ts'
 import { findWholeRepo } from './whole-repo.ts'
 import type { Answer, Call, Method } from './xrpc.ts'
 

@@ -5,7 +5,7 @@ import { assert } from '../lib/assert.ts'
 import type { BoundKeys } from '../store/bound-key.ts'
 import type { Dpop } from './dpop.ts'
 import type { DpopProofs } from './dpop-proof.ts'
-import { text } from './members.ts'
+import { text } from '../atproto/members.ts'
 import type { Answer, Call, Method } from './xrpc.ts'
 
 interface Parts {

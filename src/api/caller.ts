@@ -1,5 +1,5 @@
 import { XrpcError } from '../atproto/errors.ts'
-import type { AtUri, Did } from '../atproto/syntax.ts'
+import type { AtUri, Did, Nsid } from '../atproto/syntax.ts'
 import { unreachable } from '../lib/assert.ts'
 import type { Enrollments } from '../service/enrollment.ts'
 import type { View } from '../store/actor.ts'
@@ -47,6 +47,24 @@ export interface AppView {
   readonly did: Did
   /** Qualified; `all` are those that the service has now. */
   readonly boundaries: 'all' | readonly string[]
+}
+
+/** A method that is called, and where from. */
+export interface Door {
+  /** None where there is no method: a token for one method opens nothing there. */
+  readonly nsid: Nsid | undefined
+  readonly audience: Audience
+  readonly tokens: 'any' | 'single-use'
+  /** What a token's audience has behind `#`, where that is not the service's own. */
+  readonly fragment?: string | undefined
+  readonly accepts: readonly CredentialKind[]
+  /** As `clientNetwork` gives it. */
+  readonly address: string
+}
+
+/** Tells who calls. */
+export interface Doorkeeper {
+  identify(request: Request, door: Door): Promise<Caller>
 }
 
 /** Who may call a method at all; what a reader may see is decided per record. */

@@ -1,11 +1,11 @@
-import { XrpcError } from '../atproto/errors.ts'
-import { isDid, type Nsid } from '../atproto/syntax.ts'
+import { isDid } from '../atproto/syntax.ts'
 import { isLoopbackHost } from '../config.ts'
 import { Tally } from '../lib/tally.ts'
 import type { AppViews } from './appviews.ts'
+import { type AuthFailures, tooManyFailures } from './auth-failures.ts'
 import type { Browsers } from './browser.ts'
-import type { Audience, Caller, CredentialKind } from './caller.ts'
-import { type Dpop, isAskingForNonce } from './dpop.ts'
+import type { Caller, Door, Doorkeeper } from './caller.ts'
+import type { Dpop } from './dpop.ts'
 import { dpopRefused } from './dpop-proof.ts'
 import { jwtType } from './jwt.ts'
 import { isSame } from './secret.ts'
@@ -25,27 +25,16 @@ interface Options {
   readonly modServiceDid: string
   readonly appViews: AppViews
   readonly devMode: boolean
-  readonly failuresPerMinute: number
+  readonly failures: AuthFailures
   readonly now: () => number
-}
-
-export interface Door {
-  /** None where there is no method: a token for one method opens nothing there. */
-  readonly nsid: Nsid | undefined
-  readonly audience: Audience
-  readonly tokens: 'any' | 'single-use'
-  readonly accepts: readonly CredentialKind[]
-  /** As `clientNetwork` gives it. */
-  readonly address: string
 }
 
 /**
  * Tells who calls. The kind of credential follows from its form alone and is checked as that kind
  * and no other. A credential that is there and does not count is refused, never overlooked.
  */
-export class Credentials {
+export class Credentials implements Doorkeeper {
   readonly #options: Options
-  readonly #failures = new Tally({ windowMs: minuteMs, keysMax: addressesMax })
   readonly #adminFailures = new Tally({ windowMs: minuteMs, keysMax: addressesMax })
 
   constructor(options: Options) {
@@ -62,7 +51,9 @@ export class Credentials {
     const inQuery = door.audience === 'stream' ? syncTokenOf(request) : undefined
     if (inQuery !== undefined && nsid !== undefined) {
       const to = { nsid, address }
-      return await this.#counted(door, () => this.#options.stream.identify(inQuery, to))
+      return await this.#options.failures.counted(address, () =>
+        this.#options.stream.identify(inQuery, to),
+      )
     }
     const header = request.headers.get('authorization')
     if (header === null) {
@@ -76,33 +67,13 @@ export class Credentials {
     if (scheme === 'bearer' && forOperator && isOpaque(credential)) {
       return this.#operator(credential, door)
     }
-    return await this.#counted(door, async () => {
+    return await this.#options.failures.counted(address, async () => {
       if (scheme === 'bearer') return await this.#bearer(credential, { request, door })
       if (scheme === 'dpop') {
         return await this.#options.dpop.identify(credential, { request, address })
       }
       throw unauthorized('InvalidToken', 'this scheme of Authorization is not accepted')
     })
-  }
-
-  /** An address that was refused too often is not listened to. */
-  async #counted(
-    { address }: Pick<Door, 'address'>,
-    identify: () => Promise<Caller>,
-  ): Promise<Caller> {
-    const nowMs = this.#options.now()
-    // Of addresses that are too many to be counted apart, none is refused for what others did.
-    const isCounted = this.#failures.isApart(address, nowMs)
-    if (isCounted && this.#failures.count(address, nowMs) >= this.#options.failuresPerMinute) {
-      throw tooMany(this.#failures.remainingMs(nowMs))
-    }
-    try {
-      return await identify()
-    } catch (error) {
-      const isRefused = error instanceof XrpcError && error.status === 401
-      if (isRefused && !isAskingForNonce(error)) this.#failures.add(address, nowMs)
-      throw error
-    }
   }
 
   /** Nobody, or where a cookie counts at all whoever signed in with this browser. */
@@ -127,9 +98,14 @@ export class Credentials {
       const session = await this.#options.sessions.verify(credential)
       return { kind: 'user', did: session.did, by: 'session', session }
     }
-    const { nsid, tokens, address } = door
+    const { nsid, tokens, fragment, address } = door
     if (nsid === undefined) throw unauthorized('InvalidToken', 'this is no token for this place')
-    const did = await this.#options.serviceAuth.verify(credential, { nsid, tokens, address })
+    const did = await this.#options.serviceAuth.verify(credential, {
+      nsid,
+      tokens,
+      fragment,
+      address,
+    })
     // Elsewhere the moderation service is what everybody else is: a person, or an AppView.
     const moderates = door.audience === 'moderation' && did === this.#options.modServiceDid
     if (moderates) return { kind: 'moderator', did }
@@ -145,7 +121,7 @@ export class Credentials {
     const source = door.address
     const nowMs = this.#options.now()
     if (this.#adminFailures.count(source, nowMs) >= adminFailuresPerMinute) {
-      throw tooMany(this.#adminFailures.remainingMs(nowMs))
+      throw tooManyFailures(this.#adminFailures.remainingMs(nowMs))
     }
     this.#adminFailures.add(source, nowMs)
     throw unauthorized('InvalidToken', 'these are not the credentials of the operator')
@@ -165,10 +141,7 @@ export class Credentials {
 }
 
 const minuteMs = 60_000
-/**
- * Addresses that are counted apart; further ones share a counter until the minute is over. By it
- * only an operator's wrong tries are refused: see `FirstSights` for what the others may cost.
- */
+/** Addresses that are counted apart; further ones share a counter until the minute is over. */
 const addressesMax = 10_000
 const adminFailuresPerMinute = 20
 const forwarding = /^(forwarded|via|x-forwarded-.*|x-real-ip)$/
@@ -197,11 +170,4 @@ function basicPassword(credential: string): string | undefined {
 
 function hostname(url: string): string {
   return URL.canParse(url) ? new URL(url).hostname : ''
-}
-
-function tooMany(waitMs: number): XrpcError {
-  const seconds = String(Math.ceil(waitMs / 1000))
-  return new XrpcError(429, 'RateLimitExceeded', 'too many refused credentials from your address', {
-    headers: { 'retry-after': seconds },
-  })
 }

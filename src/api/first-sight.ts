@@ -23,7 +23,10 @@ export class FirstSights {
   readonly #seconds = new Tally({ windowMs: 1000, keysMax: 4 })
 
   constructor(options: {
-    /** Whether this is anybody whom the service has to do with. */
+    /**
+     * Whether this is anybody whom the service has to do with. Asked for any name that is made up:
+     * where that costs much, it may say no of somebody whom it does not look for.
+     */
     readonly isKnown: (did: Did) => Promise<boolean>
     readonly now: () => number
   }) {

@@ -12,7 +12,7 @@ import type { CallActor, HydrateAnswer } from '../service/calls.ts'
 import type { View } from '../store/actor.ts'
 import { pageBytesMax } from '../store/actor-list.ts'
 import { type AccessFacts, type Caller, owns, seesNothing, viewOf } from './caller.ts'
-import { cidOf, text, texts } from './members.ts'
+import { cidOf, text, texts } from '../atproto/members.ts'
 import { type Answer, type Call, JsonText, type Method } from './xrpc.ts'
 
 interface Parts extends AccessFacts {

@@ -3,7 +3,7 @@ import { assert, unreachable } from '../lib/assert.ts'
 import type { Enrollments } from '../service/enrollment.ts'
 import type { Enrollment } from '../store/service.ts'
 import { type Caller, grantOf } from './caller.ts'
-import { text } from './members.ts'
+import { text } from '../atproto/members.ts'
 import type { Answer, Call, Method } from './xrpc.ts'
 
 /** Methods on who is enrolled and in which boundaries. @see protocol.md, section 4.5 */

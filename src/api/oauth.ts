@@ -1,4 +1,5 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
+import { enrollmentCollection } from '../atproto/enrollment.ts'
 import { invalidRequest, overloaded, XrpcError } from '../atproto/errors.ts'
 import { type Did, type Handle, isDid, isHandle } from '../atproto/syntax.ts'
 import { type Config, isLoopbackHost } from '../config.ts'
@@ -19,7 +20,6 @@ import {
   OAuthDenied,
   OAuthUnavailable,
 } from '../remote/oauth-errors.ts'
-import { enrollmentCollection } from '../service/collections.ts'
 import { type Eligibility, enrollmentDenied } from '../service/eligibility.ts'
 import type { Enrollments } from '../service/enrollment.ts'
 import { type OauthStates, oauthStateMaxMs } from '../store/oauth-state.ts'

@@ -6,7 +6,7 @@ import type { Outbox } from '../service/outbox.ts'
 import type { OutboxState } from '../store/actor-outbox.ts'
 import type { DepartureStore } from '../store/departure.ts'
 import type { Member, Roster } from '../store/roster.ts'
-import { number, text, texts } from './members.ts'
+import { number, text, texts } from '../atproto/members.ts'
 import type { Answer, Call, Method } from './xrpc.ts'
 
 export interface OperatorParts {

@@ -1,7 +1,7 @@
 import { type AtUri, parseDid, parseNsid, parseRkey, recordUri } from '../atproto/syntax.ts'
 import type { CallActor } from '../service/calls.ts'
 import { type AccessFacts, owns, seesNothing, viewOf } from './caller.ts'
-import { text } from './members.ts'
+import { text } from '../atproto/members.ts'
 import { recordNotFound, recordTakendown, revHeader } from './record-answers.ts'
 import { checkSeesWhole, seesWhole } from './whole-repo.ts'
 import { type Answer, Bytes, type Call, type Method } from './xrpc.ts'

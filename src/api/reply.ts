@@ -17,6 +17,10 @@ export const corsHeaders = {
 } as const
 
 /** Of every answer to a browser on our own pages, where cookies count. */
+export function ownHeadersOf({ publicUrl }: { readonly publicUrl: string }) {
+  return publicUrl.startsWith('https:') ? { ...ownHeaders, ...secureHeaders } : ownHeaders
+}
+
 export const ownHeaders = {
   'referrer-policy': 'no-referrer',
   'cross-origin-resource-policy': 'same-origin',
@@ -24,7 +28,7 @@ export const ownHeaders = {
 } as const
 
 /** Of the same where the service has https: a year without the first visit by http. */
-export const secureHeaders = {
+const secureHeaders = {
   'strict-transport-security': 'max-age=31536000',
 } as const
 

@@ -5,7 +5,7 @@ import type { CallActor, OpsFrom, OpsStart } from '../service/calls.ts'
 import type { Eyes } from '../service/event-view.ts'
 import { cursorAgeMs } from '../stream/repo-stream.ts'
 import { type AccessFacts, grantOf } from './caller.ts'
-import { flag, number, text } from './members.ts'
+import { flag, number, text } from '../atproto/members.ts'
 import { checkSubscriber } from './stream.ts'
 import type { Answer, Call, Method } from './xrpc.ts'
 

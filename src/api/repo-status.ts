@@ -1,7 +1,7 @@
 import { parseDid } from '../atproto/syntax.ts'
 import type { CallActor } from '../service/calls.ts'
 import { type AccessFacts, findsRepo } from './caller.ts'
-import { text } from './members.ts'
+import { text } from '../atproto/members.ts'
 import { repoNotFound } from './repo-name.ts'
 import { checkSeesWhole, findWholeRepo } from './whole-repo.ts'
 import type { Answer, Call, Method } from './xrpc.ts'

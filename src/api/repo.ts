@@ -1,9 +1,10 @@
 import { type AtUri, type Did, isDid, parseNsid, parseRkey, recordUri } from '../atproto/syntax.ts'
 import { type Caller, owns, seesNothing, viewOf } from './caller.ts'
 import { describeAccount } from './describe.ts'
-import { cidOf, flag, number, text } from './members.ts'
+import { cidOf, flag, number, text } from '../atproto/members.ts'
 import { recordNotFound, recordTakendown, revHeader } from './record-answers.ts'
-import { accountOf, repoNotFound } from './repo-name.ts'
+import { accountOf } from '../remote/account.ts'
+import { repoNotFound } from './repo-name.ts'
 import { RepoWrites, standardWrites, type WriteParts } from './repo-writes.ts'
 import { type Answer, type Call, JsonText, type Method } from './xrpc.ts'
 

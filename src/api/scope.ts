@@ -2,7 +2,7 @@ import { XrpcError } from '../atproto/errors.ts'
 import { isNsid, recordPlace } from '../atproto/syntax.ts'
 import { Lru } from '../lib/lru.ts'
 import { isPrivate } from '../service/collections.ts'
-import { objects, text, texts } from './members.ts'
+import { objects, text, texts } from '../atproto/members.ts'
 
 /** A call whose parameters and input passed their lexicon. */
 interface Asked {

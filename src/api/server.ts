@@ -5,40 +5,51 @@ import { invalidRequest, XrpcError } from '../atproto/errors.ts'
 import type { Config } from '../config.ts'
 import type { Log } from '../lib/log.ts'
 import { clientNetwork, proxyList } from './address.ts'
-import type { Account } from './account.ts'
-import { assets } from './assets.ts'
-import type { BlobLinks } from './blob-links.ts'
 import { keptOpen } from './kept-open.ts'
-import type { SignIn } from './oauth.ts'
 import {
   corsHeaders,
   json,
-  ownHeaders,
+  ownHeadersOf,
   preflight,
   privateHeaders,
   refusalBody,
   refusalOf,
-  secureHeaders,
-  xrpcHeaders,
 } from './reply.ts'
-import type { Stream, Streams } from '../stream/streams.ts'
+import type { Stream } from '../stream/streams.ts'
 import { sockets } from './sockets.ts'
-import { checkVerb, contentResponse, type Xrpc } from './xrpc.ts'
+import { checkVerb, type Xrpc } from './xrpc.ts'
 
 interface Parts {
-  readonly config: Config
+  readonly config: Pick<Config, 'host' | 'port' | 'trustedProxies' | 'publicUrl' | 'devMode'>
   readonly version: string
   readonly xrpc: Xrpc
-  readonly signIn: SignIn
-  readonly account: Account
-  readonly links: BlobLinks
-  readonly documents: Readonly<Record<string, () => Response>>
+  /** What is there beside XRPC and the states of the service. */
+  readonly pages: readonly Page[]
+  /** Of the largest body that a method takes. */
+  readonly bodyBytesMax: number
   /** Component states for /health. */
   readonly components: () => object
+  /** What has to be there for requests to be worth sending; nothing where this is not said. */
+  readonly readiness?: () => Readiness
   /** For callers who bring DPoP proofs. */
-  readonly dpopNonce: () => string
-  readonly streams: Streams
+  readonly dpopNonce?: () => string
+  /** Ends what would go on for as long as its caller likes. */
+  readonly endStreams?: () => void
   readonly log: Log
+}
+
+/** Something at an address of its own. */
+export interface Page {
+  readonly verb: 'get' | 'post'
+  /** A segment that begins with a colon is any. */
+  readonly path: string
+  readonly answer: (visit: Visit) => Promise<Response>
+}
+
+interface Readiness {
+  readonly isReady: boolean
+  /** For the operator, who reads it at /ready; anybody may. */
+  readonly details: object
 }
 
 interface Context {
@@ -50,7 +61,7 @@ interface Context {
   } | null
 }
 
-/** All doors of the service on one port. */
+/** All doors of a process on one port. */
 export class Server {
   readonly #parts: Parts
   readonly #app: Elysia
@@ -65,19 +76,18 @@ export class Server {
   constructor(parts: Parts) {
     this.#parts = parts
     this.#proxies = proxyList(parts.config.trustedProxies)
-    const isSecure = parts.config.publicUrl.startsWith('https:')
-    this.#ownHeaders = { ...ownHeaders, ...(isSecure ? secureHeaders : {}) }
+    this.#ownHeaders = ownHeadersOf(parts.config)
     this.#app = this.#routes()
   }
 
   /** @throws Error when the port is taken */
   listen(): void {
-    const { host: hostname, port, importBytesMax, blobBytesMax } = this.#parts.config
-    const bytesMax = Math.max(importBytesMax, blobBytesMax)
+    const { bodyBytesMax, config } = this.#parts
+    const { host: hostname, port } = config
     this.#app.listen({
       hostname,
       port,
-      maxRequestBodySize: Math.max(sentBytesMax, 2 * bytesMax),
+      maxRequestBodySize: Math.max(sentBytesMax, 2 * bodyBytesMax),
       idleTimeout: idleSeconds,
       // Elysia's defaults: a second process would get half of the connections to a port that is
       // taken, and what an error says would go to the caller.
@@ -90,7 +100,7 @@ export class Server {
   /** Accepts nothing new and waits for what runs, up to a limit. */
   async drain(): Promise<void> {
     this.#draining = true
-    this.#parts.streams.stop()
+    this.#parts.endStreams?.()
     const idle = Promise.withResolvers<void>()
     this.#idle = idle.resolve
     if (this.#running === 0) idle.resolve()
@@ -106,7 +116,7 @@ export class Server {
 
   #routes(): Elysia {
     const raw = { parse: 'none' } as const
-    const { signIn, account, xrpc, documents } = this.#parts
+    const { xrpc, pages } = this.#parts
     const app = new Elysia()
     // What a handler takes from its context is spelled out: for a context taken as a whole Elysia
     // parses query, headers and cookies of every request.
@@ -122,35 +132,6 @@ export class Server {
         this.#serve({ request, server }, (visit) => xrpc.answer({ ...visit, nsid: params.nsid })),
       raw,
     )
-    app.get('/blob/:did/:cid', ({ request, server }) =>
-      this.#serve({ request, server }, (visit) => this.#blob(visit)),
-    )
-    app.get(
-      '/oauth/authorize',
-      this.#own((visit) => signIn.authorize(visit)),
-    )
-    app.get(
-      '/oauth/callback',
-      this.#own((visit) => signIn.callback(visit)),
-    )
-    app.get(
-      '/oauth/status',
-      this.#own((visit) => account.status(visit)),
-    )
-    app.post(
-      '/oauth/revoke',
-      this.#own((visit) => account.revoke(visit)),
-      raw,
-    )
-    app.post(
-      '/oauth/signout',
-      this.#own((visit) => account.signOut(visit)),
-      raw,
-    )
-    app.get(
-      '/',
-      this.#own((visit) => account.page(visit)),
-    )
     app.get(
       '/health',
       this.#plain(() => json(this.#health(), privateHeaders)),
@@ -159,25 +140,17 @@ export class Server {
       '/ready',
       this.#plain(() => this.#ready()),
     )
-    const plain = { ...documents, ...assets }
-    for (const [path, document] of Object.entries(plain)) app.get(path, this.#plain(document))
+    for (const { verb, path, answer } of pages) {
+      const handle = ({ request, server }: Context) => this.#serve({ request, server }, answer)
+      if (verb === 'get') app.get(path, handle)
+      else app.post(path, handle, raw)
+    }
     app.onError(({ error, code, request }) => this.#failed({ error, code, request }))
     return app
   }
 
   #plain(answer: () => Response): (context: Context) => Promise<Response> {
     return ({ request, server }) => this.#serve({ request, server }, async () => answer())
-  }
-
-  /** For people's browsers on our own pages: no other site reads along, or learns the address. */
-  #own(answer: (visit: Visit) => Promise<Response>): (context: Context) => Promise<Response> {
-    return ({ request, server }) =>
-      this.#serve({ request, server }, async (visit) => {
-        const response = await answer(visit)
-        for (const [name, value] of Object.entries(this.#ownHeaders))
-          response.headers.set(name, value)
-        return response
-      })
   }
 
   /** Counts a request, names it, and writes its line in the log: never a query string. */
@@ -201,7 +174,10 @@ export class Server {
       const response = await keptOpen(request, { server, idleSeconds }, (keepOpen) =>
         answer({ request, url, address, requestId, keepOpen, upgrade }),
       )
-      if (isDpop(request)) response.headers.set('dpop-nonce', this.#parts.dpopNonce())
+      const { dpopNonce } = this.#parts
+      if (dpopNonce !== undefined && isDpop(request)) {
+        response.headers.set('dpop-nonce', dpopNonce())
+      }
       const { status } = response
       const ms = Math.round((performance.now() - startedAt) * 100) / 100
       const { method } = request
@@ -210,20 +186,6 @@ export class Server {
     } finally {
       this.#running -= 1
       if (this.#running === 0) this.#idle?.()
-    }
-  }
-
-  async #blob({ request, url, requestId }: Visit): Promise<Response> {
-    const { links, log } = this.#parts
-    try {
-      const { body, headers } = await links.open(url, request, requestId)
-      const own = { ...headers, 'referrer-policy': 'no-referrer', 'x-request-id': requestId }
-      return await contentResponse(request, body, own)
-    } catch (error) {
-      const refusal = refusalOf(error, { log, requestId })
-      const { status } = refusal
-      const headers = xrpcHeaders({ ...refusal.headers, 'x-request-id': requestId })
-      return new Response(JSON.stringify(refusalBody(refusal)), { status, headers })
     }
   }
 
@@ -246,8 +208,9 @@ export class Server {
 
   /** The server listens only once its stores are open and migrated. */
   #ready(): Response {
-    const status = this.#draining ? 503 : 200
-    return json({ ready: !this.#draining }, privateHeaders, status)
+    const { isReady = true, details = {} } = this.#parts.readiness?.() ?? {}
+    const ready = isReady && !this.#draining
+    return json({ ready, ...details }, privateHeaders, ready ? 200 : 503)
   }
 
   #failed({ error, code, request }: Failure): Response {
@@ -277,7 +240,7 @@ function isDpop({ headers }: Request): boolean {
   )
 }
 
-interface Visit {
+export interface Visit {
   readonly request: Request
   readonly url: URL
   readonly address: string

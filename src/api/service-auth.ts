@@ -2,6 +2,7 @@ import { XrpcError, overloaded } from '../atproto/errors.ts'
 import type { K256Verifier } from '../atproto/k256.ts'
 import { didKeyAlgorithm, verifySignature } from '../atproto/keys.ts'
 import { type Did, type Nsid, isDid } from '../atproto/syntax.ts'
+import { assert } from '../lib/assert.ts'
 import { Lru } from '../lib/lru.ts'
 import type { UsedTokenStore } from '../store/used-token.ts'
 import {
@@ -24,22 +25,25 @@ import { isTime, type JsonObject, type Jwt, readJwt } from './jwt.ts'
  * @see https://atproto.com/specs/xrpc#inter-service-authentication-jwt
  */
 export class ServiceAuth {
-  readonly #audiences: ReadonlySet<unknown>
+  readonly #serviceDid: Did
+  readonly #fragment: string
   readonly #identities: Identities
   readonly #now: () => number
-  readonly #used: UsedTokenStore
+  readonly #used: UsedTokenStore | undefined
   readonly #k256: K256Verifier
+  readonly #own: ServiceAuthOptions['own']
   readonly #singleUse: boolean
   readonly #firstSights: FirstSights
   readonly #verified = new Lru<string, Verified>(verifiedMax)
 
   constructor(options: ServiceAuthOptions) {
-    const { serviceDid, fragment } = options
-    this.#audiences = new Set([serviceDid, `${serviceDid}#${fragment}`])
+    this.#serviceDid = options.serviceDid
+    this.#fragment = options.fragment
     this.#identities = options.identities
     this.#used = options.used
     this.#now = options.now
     this.#k256 = options.k256
+    this.#own = options.own
     this.#singleUse = options.serviceAuthSingleUse
     this.#firstSights = new FirstSights(options)
   }
@@ -55,12 +59,14 @@ export class ServiceAuth {
     return issuer
   }
 
-  async #verify(token: string, { nsid, tokens, address }: ServiceAuthDoor) {
+  async #verify(token: string, door: ServiceAuthDoor) {
+    const { nsid, tokens, fragment = this.#fragment, address } = door
     if (token === '') throw unauthorized('AuthMissing', 'a token is needed')
     const digest = Bun.SHA256.hash(token, 'base64url')
     const { claims, algorithm } = this.#verified.get(digest) ?? readToken(token)
     const nowSeconds = this.#now() / 1000
-    const issuer = checkClaims(claims, { audiences: this.#audiences, nsid, nowSeconds })
+    const audiences = [this.#serviceDid, `${this.#serviceDid}#${fragment}`]
+    const issuer = checkClaims(claims, { audiences, nsid, nowSeconds })
     if (tokens !== 'any') checkFresh(claims, { ageSecondsMax: ageSecondsMax[tokens], nowSeconds })
     const sight = { address, issuer }
     const key = await this.#keyOf(sight)
@@ -81,6 +87,7 @@ export class ServiceAuth {
     unverified: Unverified,
     { sight, key }: { readonly sight: Sight; readonly key: string },
   ): Promise<boolean> {
+    if (sight.issuer === this.#own?.did) return false
     const fresh = { fresh: true }
     const asks = !this.#identities.isAtHand(sight.issuer, fresh)
     if (asks && !this.#firstSights.mayRefresh(sight)) return false
@@ -90,6 +97,7 @@ export class ServiceAuth {
 
   /** Kept where a restart does not lose it: what is done once must not be done twice by a copy. */
   async #useUp(issuer: Did, { jti, exp }: JsonObject): Promise<void> {
+    assert(this.#used !== undefined, 'what takes a token once remembers it')
     const digest = Bun.SHA256.hash(`${issuer}\n${String(jti)}`, 'base64url')
     // A time may have a fraction, also of a millisecond; a row may not.
     const expiresAtMs = Math.ceil((Number(exp) + leewaySeconds) * 1000)
@@ -112,6 +120,7 @@ export class ServiceAuth {
 
   async #keyOf(sight: Sight): Promise<string> {
     const { issuer } = sight
+    if (issuer === this.#own?.did) return this.#own.key
     if (!this.#identities.isAtHand(issuer)) await this.#firstSights.checkLookUp(sight)
     return await this.#signingKey(issuer)
   }
@@ -148,8 +157,11 @@ export interface ServiceAuthOptions {
   /** Without `#`. */
   readonly fragment: string
   readonly identities: Identities
-  readonly used: UsedTokenStore
+  /** Undefined where no method takes a token once. */
+  readonly used?: UsedTokenStore
   readonly k256: K256Verifier
+  /** Who is not looked up, as this process has the key. */
+  readonly own?: { readonly did: Did; readonly key: string } | undefined
   /** Every method takes each token once. */
   readonly serviceAuthSingleUse: boolean
   /** Whether this is anybody whom the service has to do with. */
@@ -162,6 +174,8 @@ export interface ServiceAuthDoor {
   readonly nsid: Nsid
   /** All but `any` count once, and are fresh: `stream` as what may come in a query. */
   readonly tokens: 'any' | 'single-use' | 'stream'
+  /** What the audience has behind `#`, where that is not the service's own. */
+  readonly fragment?: string | undefined
   /** As `clientNetwork` gives it. */
   readonly address: string
 }
@@ -205,14 +219,14 @@ function checkHeader(header: JsonObject): string {
 function checkClaims(
   claims: JsonObject,
   here: {
-    readonly audiences: ReadonlySet<unknown>
+    readonly audiences: readonly unknown[]
     readonly nsid: Nsid
     readonly nowSeconds: number
   },
 ): Did {
   const { iss, aud, lxm, jti } = claims
   if (typeof iss !== 'string' || !isDid(iss)) throw invalid('iss must be a bare DID')
-  if (!here.audiences.has(aud)) throw invalid('aud must be this service')
+  if (!here.audiences.includes(aud)) throw invalid('aud must be this service')
   if (lxm !== here.nsid) throw invalid(`lxm must be ${here.nsid}`)
   if (jti !== undefined && typeof jti !== 'string') throw invalid('jti must be a string')
   checkTimes(claims, here.nowSeconds)

@@ -22,7 +22,7 @@ import {
   owns,
   repoTakendown,
 } from './caller.ts'
-import { flag, number, text } from './members.ts'
+import { flag, number, text } from '../atproto/members.ts'
 import { repoNotFound } from './repo-name.ts'
 import { type Call, type Method, upgraded } from './xrpc.ts'
 

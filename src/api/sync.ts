@@ -4,7 +4,7 @@ import type { CallActor } from '../service/calls.ts'
 import type { View } from '../store/actor.ts'
 import { type AccessFacts, grantOf } from './caller.ts'
 import { Downloads } from './downloads.ts'
-import { text } from './members.ts'
+import { text } from '../atproto/members.ts'
 import { findWholeRepo } from './whole-repo.ts'
 import type { Method } from './xrpc.ts'
 

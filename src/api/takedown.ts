@@ -14,7 +14,7 @@ import {
   type TakedownSubject,
 } from '../store/takedown.ts'
 import type { AccessFacts, Caller } from './caller.ts'
-import { cidOf, fields, flag, text } from './members.ts'
+import { cidOf, fields, flag, text } from '../atproto/members.ts'
 import type { Answer, Call, Method } from './xrpc.ts'
 
 /** Takes repos and records down and lets them up again. @see protocol.md, section 5 */

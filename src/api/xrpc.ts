@@ -1,6 +1,7 @@
 import { invalidRequest, XrpcError } from '../atproto/errors.ts'
 import type { Schemas } from '../atproto/lexicon.ts'
 import { isNsid } from '../atproto/syntax.ts'
+import { assert } from '../lib/assert.ts'
 import type { Log } from '../lib/log.ts'
 import type { AnonymousTraffic } from './anonymous.ts'
 import { readJson } from './body.ts'
@@ -11,8 +12,9 @@ import {
   checkAccepted,
   checkAudience,
   type CredentialKind,
+  type Door,
+  type Doorkeeper,
 } from './caller.ts'
-import type { Credentials, Door } from './credentials.ts'
 import { preflight, refusalBody, refusalOf, xrpcHeaders } from './reply.ts'
 import type { Scopes } from './scope.ts'
 import type { Stream } from '../stream/streams.ts'
@@ -83,6 +85,8 @@ export interface Method {
   readonly audience: Audience
   /** A service-auth token opens this door once, and only when it is fresh. */
   readonly tokens?: 'single-use'
+  /** What a token's audience has behind `#`, where that is not the service's own. */
+  readonly fragment?: string
   /** By what a person may call it; by all but a cookie where this is not said. */
   readonly accepts?: readonly CredentialKind[]
   /** May take longer than a connection without traffic is kept. */
@@ -104,8 +108,9 @@ export interface Method {
 interface Parts {
   readonly methods: ReadonlyMap<string, Method>
   readonly schemas: Schemas
-  readonly credentials: Credentials
-  readonly scopes: Scopes
+  readonly credentials: Doorkeeper
+  /** Undefined where no caller has a scope. */
+  readonly scopes?: Scopes
   readonly anonymous: AnonymousTraffic
   readonly log: Log
   /** Whether answers are checked against their lexicon, too. */
@@ -173,10 +178,10 @@ export class Xrpc {
     }
     const isProcedure = schemas.kindOf(nsid) === 'procedure'
     checkVerb(request.method, isProcedure ? 'procedure' : 'query')
-    const { audience, tokens = 'any', accepts = acceptedByDefault } = method
+    const { audience, tokens = 'any', fragment, accepts = acceptedByDefault } = method
     // Without a token none is used up, and who calls comes first.
     if (request.headers.has('authorization')) await method.screen?.(arrival)
-    const door: Door = { nsid, audience, tokens, accepts, address }
+    const door: Door = { nsid, audience, tokens, fragment, accepts, address }
     const caller = await credentials.identify(request, door)
     checkAudience(caller, audience)
     checkAccepted(caller, accepts)
@@ -184,6 +189,7 @@ export class Xrpc {
     const params = schemas.checkParams(nsid, searchOf(request))
     const input = schemas.takesInput(nsid) ? await this.#input(nsid, method, request) : {}
     if (caller.kind === 'user' && caller.scope !== undefined) {
+      assert(scopes !== undefined, 'a caller with a scope is held to it')
       scopes.check(caller.scope, { nsid, params, input })
     }
     const { upgrade } = arrival

@@ -1,3 +1,4 @@
+import type { RepoLeaf } from '../atproto/car-repo.ts'
 import { encode } from '../atproto/cbor.ts'
 import { type CidBytes, cidForCbor, cidToString, equalCids } from '../atproto/cid.ts'
 import { signCommit } from '../atproto/commit.ts'
@@ -6,7 +7,7 @@ import { XrpcError } from '../atproto/errors.ts'
 import type { SigningKey } from '../atproto/keys.ts'
 import type { Schemas } from '../atproto/lexicon.ts'
 import { RootEdge } from '../atproto/mst-build.ts'
-import { type AtUri, type RecordPlace, recordUri, type Tid } from '../atproto/syntax.ts'
+import { type AtUri, recordUri, type Tid } from '../atproto/syntax.ts'
 import { nextTid } from '../atproto/tid.ts'
 import { distinctCids } from '../service/blob.ts'
 import { checkKept, type KeptRecord } from '../service/record.ts'
@@ -47,11 +48,7 @@ interface Parts {
 }
 
 /** A record as it stands in the CAR; nothing is known of it but that it is one. */
-export interface Arriving {
-  /** In the tree. */
-  readonly path: string
-  readonly place: RecordPlace
-  readonly cid: CidBytes
+export interface Arriving extends RepoLeaf {
   readonly content: Uint8Array
   readonly record: DataObject
 }

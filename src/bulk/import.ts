@@ -1,14 +1,18 @@
 import { indexCar, type CarIndex } from '../atproto/car-index.ts'
-import { CarError } from '../atproto/car.ts'
-import { CborError, decode } from '../atproto/cbor.ts'
-import { type CidBytes, CidError, cidToBytes, cidToString, isRawCidBytes } from '../atproto/cid.ts'
-import { CommitError, decodeCommit } from '../atproto/commit.ts'
-import { type DataObject, isDataObject } from '../atproto/data.ts'
+import {
+  blockOf,
+  decodeRecord,
+  isMalformed,
+  malformedAt,
+  repoCommit,
+  repoLeaves,
+  repoLimits,
+} from '../atproto/car-repo.ts'
+import { cidToBytes, cidToString } from '../atproto/cid.ts'
+import type { Commit } from '../atproto/commit.ts'
 import { XrpcError } from '../atproto/errors.ts'
 import type { Schemas } from '../atproto/lexicon.ts'
-import { MstError } from '../atproto/mst-key.ts'
-import { walkTree } from '../atproto/mst-walk.ts'
-import { type Did, recordPlace } from '../atproto/syntax.ts'
+import type { Did } from '../atproto/syntax.ts'
 import { FileSource } from '../lib/byte-source.ts'
 import type { Log } from '../lib/log.ts'
 import { pause } from '../lib/pause.ts'
@@ -46,9 +50,7 @@ export async function importRepo(
   using source = new FileSource(ask.path)
   try {
     const car = await indexed(source, signal)
-    const commit = decodeCommit(contentOf(car, car.root))
-    if (commit.did !== ask.did) throw new CarError(`this is the repo of ${commit.did}`)
-    return await store({ car, root: commit.data, ask }, around, signal)
+    return await store({ car, commit: repoCommit(car, ask.did), ask }, around, signal)
   } catch (error) {
     if (isMalformed(error)) throw new XrpcError(400, 'InvalidCar', error.message, { cause: error })
     throw error
@@ -57,7 +59,7 @@ export async function importRepo(
 
 /** In steps, so that the other jobs of this thread go on. */
 async function indexed(source: FileSource, signal: AbortSignal): Promise<CarIndex> {
-  const steps = indexCar(source, { carBytesMax: source.size, blockBytesMax, blocksMax })
+  const steps = indexCar(source, { carBytesMax: source.size, ...repoLimits })
   for (;;) {
     const { done, value } = steps.next()
     if (done === true) return value
@@ -67,8 +69,7 @@ async function indexed(source: FileSource, signal: AbortSignal): Promise<CarInde
 
 interface Foreign {
   readonly car: CarIndex
-  /** Of its tree. */
-  readonly root: CidBytes
+  readonly commit: Commit
   readonly ask: ImportAsk
 }
 
@@ -83,7 +84,9 @@ async function store(foreign: Foreign, around: Around, signal: AbortSignal): Pro
     const step = stepper(did, around.log, signal)
     const key = readActorKey(around.dataDir, did)
     const nowMs = Date.now()
-    const rows = new ImportRows({ ...around, ...foreign, ...lent, sqlite, key, nowMs, step })
+    const { ask, commit } = foreign
+    const parts = { ask, root: commit.data, sqlite, key, nowMs, step }
+    const rows = new ImportRows({ ...around, ...lent, ...parts })
     if (foreign.ask.boundaryMap.length === 0) await keep(foreign, rows)
     else await move(foreign, rows, step)
     const imported = await rows.finish()
@@ -123,7 +126,7 @@ async function move(foreign: Foreign, rows: ImportRows, step: Step): Promise<voi
     path: `${ask.path}.moves`,
     did: ask.did,
     map: new Map(ask.boundaryMap),
-    record: (cid) => recordOf(contentOf(car, cidToBytes(cid))),
+    record: (cid) => decodeRecord(blockOf(car, cidToBytes(cid))),
     step: () => step('moved'),
   })
   for (const { path, cid, record } of arriving(foreign)) {
@@ -137,35 +140,19 @@ async function move(foreign: Foreign, rows: ImportRows, step: Step): Promise<voi
  * The records of the tree, in its order. A CAR has a block once that its tree may name in a million
  * places, so all of them together are bounded, too.
  */
-function* arriving({ car, root, ask }: Foreign): Generator<Arriving> {
+function* arriving({ car, commit, ask }: Foreign): Generator<Arriving> {
   let bytes = 0
-  for (const { key: path, cid } of walkTree(root, (one) => car.block(one), { recordsMax })) {
-    const place = recordPlace(`at://${ask.did}/${path}`)
-    if (place === undefined) throw new MstError(`a key is none of a record: ${path}`)
+  for (const leaf of repoLeaves(car, commit)) {
+    const { path, cid } = leaf
     try {
-      const content = contentOf(car, cid)
+      const content = blockOf(car, cid)
       bytes += path.length + content.length
       if (bytes > ask.bytesMax) throw tooLarge(ask.bytesMax)
-      yield { path, place, cid, content, record: recordOf(content) }
+      yield { ...leaf, content, record: decodeRecord(content) }
     } catch (error) {
-      if (!isMalformed(error)) throw error
-      throw new CarError(`${path}: ${error.message}`, { cause: error })
+      throw malformedAt(path, error)
     }
   }
-}
-
-function contentOf(car: CarIndex, cid: CidBytes): Uint8Array {
-  if (isRawCidBytes(cid)) throw new CarError(`a record is no DAG-CBOR: ${cidToString(cid)}`)
-  const bytes = car.block(cid)
-  if (bytes === undefined) throw new CarError(`a block is missing: ${cidToString(cid)}`)
-  // The next look into the CAR overwrites what this one gave.
-  return bytes.slice()
-}
-
-function recordOf(content: Uint8Array): DataObject {
-  const record = decode(content)
-  if (!isDataObject(record)) throw new CarError('a record is no map')
-  return record
 }
 
 export type Step = (what: string) => Promise<void>
@@ -187,16 +174,6 @@ function stepper(did: Did, log: Log, signal: AbortSignal): Step {
   }
 }
 
-function isMalformed(error: unknown): error is Error {
-  const kinds = [CarError, CborError, CidError, CommitError, MstError]
-  return kinds.some((kind) => error instanceof kind)
-}
-
-const recordsMax = 1_000_000
-/** Of each record one, and of nodes at most as many. */
-const blocksMax = 2 * recordsMax + 1
-/** A record has a quarter of it at most; nodes are far smaller than records. */
-const blockBytesMax = 1024 * 1024
 /** Records have any size, so that only the time tells how long others wait. */
 const stepsMsMax = 4
 const tellEveryMs = 5_000

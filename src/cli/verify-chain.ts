@@ -9,12 +9,8 @@ import {
 } from '../remote/identity.ts'
 import { publicRecords } from '../remote/public-records.ts'
 import { isAttested } from '../service/attestation.ts'
-import { enrollmentCollection } from '../service/collections.ts'
-import {
-  type EnrollmentRecord,
-  readEnrollmentRecord,
-  serviceOfRkey,
-} from '../service/enrollment-record.ts'
+import { enrollmentCollection, serviceOfRkey } from '../atproto/enrollment.ts'
+import { type EnrollmentRecord, readEnrollmentRecord } from '../service/enrollment-record.ts'
 import { isFields } from './answers.ts'
 import { CheckFailed, type Verdicts } from './verdicts.ts'
 

@@ -1,18 +1,8 @@
-import { randomUUID } from 'node:crypto'
-import {
-  closeSync,
-  createReadStream,
-  openSync,
-  readFileSync,
-  statSync,
-  unlinkSync,
-  writeSync,
-} from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { createReadStream, readFileSync, statSync } from 'node:fs'
 import { isLoopbackHost } from '../config.ts'
 import { variables } from '../config/variables.ts'
 import { FileSource } from '../lib/byte-source.ts'
+import { NamelessFile } from '../lib/nameless-file.ts'
 import { createGuardedFetch, FetchFailed, FetchRefused } from '../remote/fetch.ts'
 import { InputFailed, UsageError } from './failures.ts'
 import { setting } from './setting.ts'
@@ -124,42 +114,33 @@ async function reading<Result>(name: string, task: () => Promise<Result>): Promi
   }
 }
 
-/**
- * What is no file yet, in a file that has lost its name at once: nothing of somebody's repo stays,
- * however this process ends.
- */
+/** What is no file yet. */
 class Copy {
-  readonly #descriptor: number
+  readonly #file = new NamelessFile()
   readonly #around: InputSurroundings
-  #size = 0
   #told = 0
 
   constructor(around: InputSurroundings) {
     this.#around = around
-    const path = join(tmpdir(), `stratos-${randomUUID()}`)
-    this.#descriptor = openSync(path, 'wx+', 0o600)
-    unlinkSync(path)
   }
 
   add(bytes: Uint8Array): void {
-    if (this.#size + bytes.length > copyBytesMax) {
+    if (this.#file.size + bytes.length > copyBytesMax) {
       throw new InputFailed(`more than ${copyBytesMax} bytes came`)
     }
-    for (let at = 0; at < bytes.length;) {
-      at += writeSync(this.#descriptor, bytes, at)
-    }
-    this.#size += bytes.length
-    if (this.#size - this.#told < progressBytes) return
-    this.#told = this.#size
-    this.#around.tell(`${Math.floor(this.#size / 1024 ** 2)} MiB so far ...`)
+    this.#file.add(bytes)
+    const { size } = this.#file
+    if (size - this.#told < progressBytes) return
+    this.#told = size
+    this.#around.tell(`${Math.floor(size / 1024 ** 2)} MiB so far ...`)
   }
 
   /** Closed with the source. */
   source(): FileSource {
-    return new FileSource(this.#descriptor)
+    return this.#file.source()
   }
 
   drop(): void {
-    closeSync(this.#descriptor)
+    this.#file[Symbol.dispose]()
   }
 }

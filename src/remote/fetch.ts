@@ -1,6 +1,7 @@
 import { lookup as systemLookup } from 'node:dns/promises'
 import { isIP } from 'node:net'
 import type { Log } from '../lib/log.ts'
+import { unlessAborted } from '../lib/pause.ts'
 import { isPublicAddress } from './address.ts'
 
 export type Fetch = (input: string | URL | Request, init?: FetchInit) => Promise<Response>
@@ -90,6 +91,8 @@ export class FetchFailed extends Error {
 }
 
 const redirectsMax = 3
+/** Of what comes instead of a body that is meant for a sink. */
+const refusalBytesMax = 1024 * 1024
 /** Tried one after the other when a connection cannot be made. */
 const addressesTriedMax = 3
 const redirectStatuses: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
@@ -188,17 +191,19 @@ export function pin(url: URL, address: string, headers: Headers) {
 /** @see https://www.rfc-editor.org/rfc/rfc6761#section-6.3 */
 const ownNames = /(^|\.)localhost\.?$/
 
-async function publicAddresses(
+/** Of the host, every one that it has. @throws FetchRefused where one of them is not public */
+export async function publicAddresses(
   url: URL,
   signal: AbortSignal | undefined,
-  options: GuardedFetchOptions,
+  options: Pick<GuardedFetchOptions, 'lookup'>,
 ): Promise<readonly string[]> {
   const literal = unbracketed(url.hostname)
   // What these names lead to is this machine, whatever its resolver says of them.
   if (ownNames.test(literal)) throw new FetchRefused(url.host, 'a name of this machine')
   const addresses =
     isIP(literal) === 0
-      ? await unlessAborted((options.lookup ?? lookupAll)(url.hostname), signal)
+      ? // A look-up cannot be cancelled, only no longer waited for.
+        await unlessAborted((options.lookup ?? lookupAll)(url.hostname), signal)
       : [literal]
   if (addresses.length === 0) throw new FetchFailed(url.host, 'no address')
   // One private address among public ones is refused as well: it would be a matter of luck.
@@ -209,20 +214,6 @@ async function publicAddresses(
 
 async function lookupAll(hostname: string): Promise<string[]> {
   return (await systemLookup(hostname, { all: true })).map(({ address }) => address)
-}
-
-/** A look-up cannot be cancelled, only no longer waited for. */
-async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return promise
-  signal.throwIfAborted()
-  const { promise: aborted, reject } = Promise.withResolvers<never>()
-  const abort = () => reject(signal.reason)
-  signal.addEventListener('abort', abort, { once: true })
-  try {
-    return await Promise.race([promise, aborted])
-  } finally {
-    signal.removeEventListener('abort', abort)
-  }
 }
 
 interface Into {
@@ -244,7 +235,12 @@ async function complete(
   }
   const chunks: Uint8Array[] = []
   const keep = (chunk: Uint8Array) => void chunks.push(chunk)
-  await readBounded(response, host, { bytesMax, sink: (response.ok ? sink : undefined) ?? keep })
+  const isForSink = response.ok && sink !== undefined
+  await readBounded(response, host, {
+    // What was meant for a sink may be far larger than what memory is for.
+    bytesMax: isForSink || sink === undefined ? bytesMax : Math.min(bytesMax, refusalBytesMax),
+    sink: isForSink ? sink : keep,
+  })
   if (status < 200 || status > 599) throw new FetchFailed(host, `answered the status ${status}`)
   const bytes = Buffer.concat(chunks)
   return new Response(bytes.length === 0 ? null : bytes, { status, statusText, headers })

@@ -37,13 +37,26 @@ export class Handles {
 
   /** @throws HandleUnavailable, DidNotResolved */
   async resolve(handle: Handle): Promise<Did | undefined> {
+    const known = await this.#find(handle)
+    if (known === undefined) throw new HandleUnavailable(handle, 'busy')
+    return answerOf(handle, known)
+  }
+
+  async lead(handle: Handle, to: Did): Promise<Lead> {
+    const known = await this.#find(handle)
+    if (known === undefined) return 'unknown'
+    const { did, failure, isSilent } = known
+    const isKnown = failure === undefined && !isSilent
+    if (did === undefined) return isKnown ? 'elsewhere' : 'unknown'
+    if (did !== to) return 'elsewhere'
+    return isKnown ? 'there' : 'unknown'
+  }
+
+  /** Undefined while too much is asked at once. */
+  async #find(handle: Handle): Promise<Known | undefined> {
     const known = this.#known.get(handle)
-    if (known !== undefined && this.#options.now() - known.at < lifeMs(known)) {
-      return answerOf(handle, known)
-    }
-    const asked = this.#asking.share(handle, () => this.#ask(handle))
-    if (asked === undefined) throw new HandleUnavailable(handle, 'busy')
-    return answerOf(handle, await asked)
+    if (known !== undefined && this.#options.now() - known.at < lifeMs(known)) return known
+    return await this.#asking.share(handle, () => this.#ask(handle))
   }
 
   async #ask(handle: Handle): Promise<Known> {
@@ -56,18 +69,23 @@ export class Handles {
 
   async #look(handle: Handle): Promise<Omit<Known, 'at'>> {
     try {
-      const did = await lookUp(handle, this.#options)
+      const { did, isSilent } = await lookUp(handle, this.#options)
       const agrees = did !== undefined && (await this.#options.isNamed(handle, did))
-      return { did: agrees ? did : undefined, failure: undefined }
+      return { did: agrees ? did : undefined, failure: undefined, isSilent }
     } catch (error) {
-      if (error instanceof DidNotResolved) return { did: error.did, failure: error.failure }
+      if (error instanceof DidNotResolved) {
+        return { did: error.did, failure: error.failure, isSilent: false }
+      }
       if (error instanceof FetchFailed || error instanceof FetchRefused) {
-        return { did: undefined, failure: 'unreachable' }
+        return { did: undefined, failure: 'unreachable', isSilent: false }
       }
       throw error
     }
   }
 }
+
+/** Whether a handle leads to a DID, with that document naming it; `unknown` may pass. */
+export type Lead = 'there' | 'elsewhere' | 'unknown'
 
 const foundMs = 5 * 60_000
 const otherwiseMs = 60_000
@@ -78,6 +96,16 @@ const handlesKnownMax = 10_000
 /** A DID, or a small JSON object around one. */
 const answerBytesMax = 64 * 1024
 
+/** Where a handle points, by what DNS and its host say. */
+interface Pointer {
+  readonly did: Did | undefined
+  /** There may be a DID: something that may name one gave no answer. */
+  readonly isSilent: boolean
+}
+
+const nowhere: Pointer = { did: undefined, isSilent: false }
+const silence: Pointer = { did: undefined, isSilent: true }
+
 interface Known {
   /** When the look-up started. */
   readonly at: number
@@ -85,6 +113,8 @@ interface Known {
   readonly did: Did | undefined
   /** Of the document, or of the handle itself when there is no DID. */
   readonly failure: DidFailure | undefined
+  /** To most who ask, a handle of which nobody says anything is none. */
+  readonly isSilent: boolean
 }
 
 function lifeMs({ did, failure }: Known): number {
@@ -104,7 +134,7 @@ function answerOf(handle: Handle, { did, failure }: Known): Did | undefined {
  * @throws FetchFailed, FetchRefused when the XRPC server gives no proper answer
  * @see https://atproto.com/specs/handle#handle-resolution
  */
-async function lookUp(handle: Handle, sources: HandleSources): Promise<Did | undefined> {
+async function lookUp(handle: Handle, sources: HandleSources): Promise<Pointer> {
   if (sources.handleResolverUrl !== undefined) {
     return fromServer(handle, sources.handleResolverUrl, sources.fetch)
   }
@@ -114,7 +144,10 @@ async function lookUp(handle: Handle, sources: HandleSources): Promise<Did | und
   // Awaited below; until then, and if DNS throws, its failure must not count as unhandled.
   void web.catch(() => undefined)
   const dns = await fromDns(handle, sources.resolveTxt ?? resolveTxt)
-  if (dns === undefined) return web
+  if (dns.did === undefined) {
+    const { did, isSilent } = await web
+    return { did, isSilent: did === undefined && (dns.isSilent || isSilent) }
+  }
   cancel.abort()
   await web
   return dns
@@ -122,54 +155,55 @@ async function lookUp(handle: Handle, sources: HandleSources): Promise<Did | und
 
 const dnsTimeoutMs = 2000
 const hostTimeoutMs = 3000
+const tooManyRequests = 429
 
 async function fromDns(
   handle: Handle,
   resolve: (name: string) => Promise<string[][]>,
-): Promise<Did | undefined> {
+): Promise<Pointer> {
   let records: string[][]
   try {
     records = await resolve(`_atproto.${handle}`)
   } catch (error) {
+    if (!(error instanceof Error && 'code' in error)) throw error
     // Most names have no such record, and DNS has many ways to say so, silence included.
-    if (error instanceof Error && 'code' in error) return undefined
-    throw error
+    return noRecordCodes.has(error.code) ? nowhere : silence
   }
   const found = records.map((chunks) => chunks.join('')).filter((text) => text.startsWith('did='))
   const [only] = found
-  return found.length === 1 ? asDid(only?.slice('did='.length)) : undefined
+  return found.length === 1 ? pointer(only?.slice('did='.length)) : nowhere
 }
 
-async function fromHost(
-  handle: Handle,
-  fetch: Fetch,
-  cancelled: AbortSignal,
-): Promise<Did | undefined> {
+/** Of answers that there is none. */
+const noRecordCodes: ReadonlySet<unknown> = new Set(['ENOTFOUND', 'ENODATA'])
+
+async function fromHost(handle: Handle, fetch: Fetch, cancelled: AbortSignal): Promise<Pointer> {
   const signal = AbortSignal.any([cancelled, AbortSignal.timeout(hostTimeoutMs)])
   try {
     const response = await fetch(`https://${handle}/.well-known/atproto-did`, {
       signal,
       bytesMax: answerBytesMax,
     })
-    return response.status === 200 ? asDid((await response.text()).trim()) : undefined
+    if (response.status === 200) return pointer((await response.text()).trim())
+    return response.status < 500 && response.status !== tooManyRequests ? nowhere : silence
   } catch (error) {
+    if (error instanceof FetchRefused) return nowhere
     // Many handles have no web server at all.
-    const expected = error instanceof FetchFailed || error instanceof FetchRefused
-    if (expected || signal.aborted) return undefined
+    if (error instanceof FetchFailed || signal.aborted) return silence
     throw error
   }
 }
 
-async function fromServer(handle: Handle, server: string, fetch: Fetch): Promise<Did | undefined> {
+async function fromServer(handle: Handle, server: string, fetch: Fetch): Promise<Pointer> {
   const url = new URL('/xrpc/com.atproto.identity.resolveHandle', server)
   url.searchParams.set('handle', handle)
   const headers = { accept: 'application/json' }
   const response = await fetch(url, { headers, bytesMax: answerBytesMax })
-  if (response.status === 400 || response.status === 404) return undefined
+  if (response.status === 400 || response.status === 404) return nowhere
   if (!response.ok) throw new FetchFailed(url.host, `answered ${response.status}`)
-  const did = asDid(didOf(await response.text()))
-  if (did === undefined) throw new FetchFailed(url.host, 'answered something else than a DID')
-  return did
+  const found = pointer(didOf(await response.text()))
+  if (found === nowhere) throw new FetchFailed(url.host, 'answered something else than a DID')
+  return found
 }
 
 /** Undefined for an answer of another form; its text goes nowhere. */
@@ -187,6 +221,6 @@ async function resolveTxt(name: string): Promise<string[][]> {
   return new Resolver({ timeout: dnsTimeoutMs, tries: 2 }).resolveTxt(name)
 }
 
-function asDid(text: string | undefined): Did | undefined {
-  return text !== undefined && isDid(text) ? text : undefined
+function pointer(text: string | undefined): Pointer {
+  return text !== undefined && isDid(text) ? { did: text, isSilent: false } : nowhere
 }

@@ -11,7 +11,7 @@ import { type Did, type Handle, isHandle } from '../atproto/syntax.ts'
 import { Lru } from '../lib/lru.ts'
 import { Asking, type Limit } from './asking.ts'
 import { type Fetch, FetchFailed } from './fetch.ts'
-import { type HandleSources, Handles } from './handle.ts'
+import { type HandleSources, Handles, type Lead } from './handle.ts'
 import {
   type DidFailure,
   DidNotResolved,
@@ -131,6 +131,11 @@ export class Identities {
    */
   async resolveHandle(handle: Handle): Promise<Did | undefined> {
     return this.#handles.resolve(handle)
+  }
+
+  /** Whether a handle leads to whom names it. Never fails: what cannot be looked up is unknown. */
+  async lead(handle: Handle, to: Did): Promise<Lead> {
+    return await this.#handles.lead(handle, to)
   }
 
   async #isNamed(handle: Handle, did: Did): Promise<boolean> {

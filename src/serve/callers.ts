@@ -1,5 +1,6 @@
 import { AccessTokens } from '../api/access-token.ts'
 import { AppViews } from '../api/appviews.ts'
+import { AuthFailures } from '../api/auth-failures.ts'
 import { Browsers, ownOrigins } from '../api/browser.ts'
 import { Credentials } from '../api/credentials.ts'
 import { Dpop } from '../api/dpop.ts'
@@ -10,6 +11,7 @@ import { SessionTokens } from '../api/session-token.ts'
 import { StreamCredentials } from '../api/stream-credential.ts'
 import type { K256Verifier } from '../atproto/k256.ts'
 import type { Did } from '../atproto/syntax.ts'
+import type { Config } from '../config.ts'
 import type { Log } from '../lib/log.ts'
 import type { Base, People } from './people.ts'
 
@@ -48,10 +50,15 @@ export function callersOf(parts: Base & People & Verifiers, log: Log) {
     modServiceDid: config.modServiceDid,
     appViews,
     devMode: config.devMode,
-    failuresPerMinute: config.authFailuresPerMinute,
+    failures: authFailures(config),
     now: Date.now,
   })
   return { browsers, credentials, sessions, proofs, dpop, appViews }
+}
+
+/** Of one process: all of its doors count together. */
+function authFailures({ authFailuresPerMinute: failuresPerMinute }: Config): AuthFailures {
+  return new AuthFailures({ failuresPerMinute, now: Date.now })
 }
 
 function dpopProofs({ config, nonceSecret: secret }: Base): DpopProofs {

@@ -12,6 +12,7 @@ import { membershipMethods } from '../api/membership.ts'
 import { oauthKeyMethods } from '../api/oauth-key.ts'
 import { SignIn } from '../api/oauth.ts'
 import { operatorMethods } from '../api/operator.ts'
+import { documentPages, ownPages } from '../api/own-pages.ts'
 import { proofMethods } from '../api/proof.ts'
 import { repoOpsMethods } from '../api/repo-ops.ts'
 import { repoStatusMethods } from '../api/repo-status.ts'
@@ -44,9 +45,7 @@ export function doors(
   const wantsStubs = config.stubs === 'full'
   const writing = { ...parts, wantsStubs, writes: writeRate(config) }
   const following = new Following(parts.follow)
-  const { store, takedowns, tokenSessions, boundKeys } = parts
-  const changes = () => store.writes + takedowns.writes + tokenSessions.writes + boundKeys.writes
-  const streams = new Streams({ changes, log })
+  const streams = streamsOver(parts, log)
   const content = new BlobContent({ ...parts, log })
   const links = blobLinks(parts, { content, appViews: callers.appViews })
   const methods = methodTable(schemas, {
@@ -89,15 +88,18 @@ export function doors(
     config,
     version,
     xrpc,
-    signIn,
-    account,
-    documents,
-    links,
+    pages: [...ownPages({ config, signIn, account, links, log }), ...documentPages(documents)],
+    bodyBytesMax: Math.max(config.importBytesMax, config.blobBytesMax),
     components,
-    streams,
+    endStreams: () => streams.stop(),
     dpopNonce: () => callers.proofs.nonce,
     log,
   })
+}
+
+function streamsOver({ store, takedowns, tokenSessions, boundKeys }: Base, log: Log): Streams {
+  const changes = () => store.writes + takedowns.writes + tokenSessions.writes + boundKeys.writes
+  return new Streams({ changes, log })
 }
 
 function blobLinks(

@@ -1,9 +1,9 @@
 import type { Nsid } from '../atproto/syntax.ts'
 import type { Config } from '../config.ts'
 import type { Log } from '../lib/log.ts'
-import { createGuardedFetch } from '../remote/fetch.ts'
+import { createGuardedFetch, type Fetch } from '../remote/fetch.ts'
 import { checkHostedMetadata } from '../remote/hosted-client.ts'
-import { Identities } from '../remote/identity.ts'
+import { Identities, type IdentitiesOptions } from '../remote/identity.ts'
 import { IssuerKeys } from '../remote/issuer-keys.ts'
 import { listBytesMax } from '../remote/list.ts'
 import { scopeFor } from '../remote/oauth-client.ts'
@@ -33,20 +33,10 @@ export function outside(
   log: Log,
 ) {
   const { config, collections, store, keys, eligibility } = made
-  const { privateNetwork, plcUrl, handleResolverUrl, publicUrl, clientName } = config
-  const fetch = createGuardedFetch({
-    allowPrivateNetwork: privateNetwork,
-    timeoutMs: remoteTimeoutMs,
-    responseBytesMax: remoteBytesMax,
-    log,
-  })
-  const identities = new Identities({
-    plcUrl,
-    fetch,
-    now: Date.now,
-    onResolved: followMoves({ store, moved: (did) => eligibility.enforce(did), log }),
-    ...(handleResolverUrl === '' ? {} : { handleResolverUrl }),
-  })
+  const { privateNetwork, publicUrl, clientName } = config
+  const fetch = guardedFetch(config, log)
+  const onResolved = followMoves({ store, moved: (did) => eligibility.enforce(did), log })
+  const identities = identitiesBy(config, { fetch, onResolved })
   const oauth = new OAuth({
     publicUrl,
     clientName,
@@ -69,6 +59,25 @@ export function outside(
   if (config.clientId !== '') void checkHostedMetadata(oauth.clientMetadata, { fetch, log })
   const issuerKeys = new IssuerKeys({ fetch, now: Date.now })
   return { identities, oauth, issuerKeys }
+}
+
+/** The one way to other people's servers. */
+function guardedFetch({ privateNetwork: allowPrivateNetwork }: Config, log: Log): Fetch {
+  return createGuardedFetch({
+    allowPrivateNetwork,
+    timeoutMs: remoteTimeoutMs,
+    responseBytesMax: remoteBytesMax,
+    log,
+  })
+}
+
+/** Who people are. */
+function identitiesBy(
+  { plcUrl, handleResolverUrl }: Config,
+  asking: Pick<IdentitiesOptions, 'fetch' | 'onResolved'>,
+): Identities {
+  const resolver = handleResolverUrl === '' ? {} : { handleResolverUrl }
+  return new Identities({ ...asking, ...resolver, plcUrl, now: Date.now })
 }
 
 /** The list at somebody else's place, where one is configured and counts. */

@@ -60,14 +60,23 @@ export function storesOver(sql: Sql) {
  * @throws ConfigError when the file is gone though people rely on its key
  */
 export async function serviceKey(config: Config, store: ServiceStore): Promise<ServiceKey> {
-  const { signingKeyHex, dataDir } = config
-  if (signingKeyHex !== '') return ServiceKey.import(signingKeyHex)
-  const path = join(dataDir, 'signing_key')
-  if (!existsSync(path)) {
+  const path = keyPath(config)
+  if (config.signingKeyHex === '' && !existsSync(path)) {
     if ((await store.enrolledDids('', 1)).length > 0) {
       throw new ConfigError([`${path} is gone, and people are enrolled: restore it from a backup`])
     }
-    writeDurably(path, ServiceKey.generate().exportHex(), 0o600)
   }
+  return ownKey(config)
+}
+
+/** The key from the configuration, or from its file, made where there is none. */
+function ownKey(config: Pick<Config, 'signingKeyHex' | 'dataDir'>): ServiceKey {
+  if (config.signingKeyHex !== '') return ServiceKey.import(config.signingKeyHex)
+  const path = keyPath(config)
+  if (!existsSync(path)) writeDurably(path, ServiceKey.generate().exportHex(), 0o600)
   return ServiceKey.import(readFileSync(path, 'utf8').trim())
+}
+
+function keyPath({ dataDir }: Pick<Config, 'dataDir'>): string {
+  return join(dataDir, 'signing_key')
 }

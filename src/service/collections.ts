@@ -1,7 +1,5 @@
+import { enrollmentCollection } from '../atproto/enrollment.ts'
 import { isNsid, type Nsid, parseNsid } from '../atproto/syntax.ts'
-
-/** The record on the PDS that points to this service. */
-export const enrollmentCollection = parseNsid('zone.stratos.actor.enrollment')
 
 /** What holds private records unless the operator says otherwise. */
 export const defaultCollections = [parseNsid('zone.stratos.feed.post')]

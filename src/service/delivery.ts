@@ -1,3 +1,4 @@
+import { enrollmentCollection } from '../atproto/enrollment.ts'
 import type { Did } from '../atproto/syntax.ts'
 import { recordUri } from '../atproto/syntax.ts'
 import { backoffMs } from '../lib/backoff.ts'
@@ -13,7 +14,6 @@ import {
 import type { Budget, OutboxRow } from '../store/actor-outbox.ts'
 import { pointsOf, spend, type Spending } from './budget.ts'
 import type { RowOutcome } from './calls.ts'
-import { enrollmentCollection } from './collections.ts'
 import type { OutboxSource } from './outbox-source.ts'
 
 /** How far the delivery of one actor's outbox got. */

@@ -1,4 +1,3 @@
-import { type Did, isDid } from '../atproto/syntax.ts'
 import { boundariesOfPersonMax } from './boundary.ts'
 
 /** What an account's public record says of a service. It proves nothing before it is checked. */
@@ -10,18 +9,6 @@ export interface EnrollmentRecord {
   /** did:key that signs the commits of the account's private repo. */
   readonly signingKey: string
   readonly attestation: { readonly sig: Uint8Array; readonly signingKey: string }
-}
-
-/** The service DID as a record key: `%` is not allowed there. */
-export function enrollmentRkey(serviceDid: string): string {
-  return serviceDid.replaceAll('%3A', ':')
-}
-
-/** The service that a record key names; undefined for any other key. */
-export function serviceOfRkey(rkey: string): Did | undefined {
-  if (!rkey.startsWith(webPrefix)) return undefined
-  const did = webPrefix + rkey.slice(webPrefix.length).replaceAll(':', '%3A')
-  return isDid(did) ? did : undefined
 }
 
 /** The record in what a PDS answered; undefined for what has another shape. */
@@ -39,7 +26,6 @@ export function readEnrollmentRecord(value: unknown): EnrollmentRecord | undefin
   return { service, boundaries: names, signingKey, attestation: attested }
 }
 
-const webPrefix = 'did:web:'
 const textCharsMax = 2048
 
 function fieldsOf(value: unknown): Readonly<Record<string, unknown>> {

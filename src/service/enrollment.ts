@@ -1,3 +1,4 @@
+import { enrollmentCollection, enrollmentRkey } from '../atproto/enrollment.ts'
 import { invalidRequest, XrpcError } from '../atproto/errors.ts'
 import type { ServiceKey } from '../atproto/keys.ts'
 import { type Did, parseRkey } from '../atproto/syntax.ts'
@@ -11,8 +12,6 @@ import { type Attestation, attest } from './attestation.ts'
 import type { BlobKeeper } from './blob-keeper.ts'
 import { boundariesOfPersonMax } from './boundary.ts'
 import type { ActorAnswers, CallActor } from './calls.ts'
-import { enrollmentCollection } from './collections.ts'
-import { enrollmentRkey } from './enrollment-record.ts'
 import type { Outbox } from './outbox.ts'
 import { nextSeq } from './write.ts'
 

@@ -7,7 +7,7 @@ import type { Web } from './browser.ts'
 import { certificateFor } from './certificate.ts'
 import { endWithUs } from './child.ts'
 import type { WebSite } from './network.ts'
-import { freePort } from './port.ts'
+import { freePort } from '../../src/lib/free-port.ts'
 
 /** A proxy that ends TLS in front of a service on loopback, under a name of the web. */
 export class Front implements AsyncDisposable, Web {

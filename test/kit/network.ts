@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url'
 
 import { installNetwork, nodeCommand } from '../network/install.ts'
 import { Child } from './child.ts'
-import { freePort } from './port.ts'
+import { freePort } from '../../src/lib/free-port.ts'
 import { type Answer, isFields, listOf, textOf, xrpc } from './xrpc.ts'
 
 /** An account on the development PDS, with a session of it. */

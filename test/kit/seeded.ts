@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 import type { Did } from '../../src/atproto/syntax.ts'
 import { Directory } from '../remote/directory.ts'
 import { Child, endWithUs } from './child.ts'
-import { freePort } from './port.ts'
+import { freePort } from '../../src/lib/free-port.ts'
 import { seed } from './seed.ts'
 import { eventually } from './wait.ts'
 import { type Answer, type Call, listOf, textOf, xrpc, xrpcResponse } from './xrpc.ts'
@@ -100,6 +100,11 @@ export class SeededStratos implements AsyncDisposable {
 
   get adminBasic(): string {
     return basic('admin', this.adminPassword)
+  }
+
+  /** Where handles are looked up. */
+  get handlesUrl(): string {
+    return `http://127.0.0.1:${this.#handles.port}`
   }
 
   boundary(bare: string): string {
@@ -214,7 +219,7 @@ export class SeededStratos implements AsyncDisposable {
       STRATOS_PORT: String(this.port),
       STRATOS_DATA_DIR: this.dataFolder,
       STRATOS_PLC_URL: this.directory.url,
-      STRATOS_HANDLE_RESOLVER_URL: `http://127.0.0.1:${this.#handles.port}`,
+      STRATOS_HANDLE_RESOLVER_URL: this.handlesUrl,
       STRATOS_ALLOW_PRIVATE_NETWORK: 'true',
       STRATOS_ALLOWED_DOMAINS: 'a,b,c',
       STRATOS_ADMIN_PASSWORD: this.adminPassword,

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 
 import { Child, endWithUs } from './child.ts'
 import type { Account, Network } from './network.ts'
-import { freePort } from './port.ts'
+import { freePort } from '../../src/lib/free-port.ts'
 import { eventually } from './wait.ts'
 import { type Answer, type Call, textOf, xrpc } from './xrpc.ts'
 

@@ -3,7 +3,7 @@ import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import { S3Bucket } from '../../src/store/blob-s3-client.ts'
 import { Child } from './child.ts'
-import { freePort } from './port.ts'
+import { freePort } from '../../src/lib/free-port.ts'
 import { type Bucket, bucketName } from './s3rver.ts'
 import { eventually } from './wait.ts'
 

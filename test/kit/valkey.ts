@@ -1,6 +1,6 @@
 import type { Socket } from 'bun'
 import { Child } from './child.ts'
-import { freePort } from './port.ts'
+import { freePort } from '../../src/lib/free-port.ts'
 import { eventually } from './wait.ts'
 
 /** A Valkey or Redis on loopback that asks for a password. */

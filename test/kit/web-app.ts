@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url'
 
 import type { Network } from './network.ts'
-import { freePort } from './port.ts'
+import { freePort } from '../../src/lib/free-port.ts'
 
 /** A web app of somebody else, without a server of its own but for its files. */
 export class WebApp implements AsyncDisposable {

@@ -68,6 +68,51 @@ describe('a handle cannot be looked up', () => {
   })
 })
 
+describe('whether a handle leads to a DID is unknown', () => {
+  test('where the server that knows is in trouble, or says nothing that is one', async () => {
+    const did = directory.add({ handle: alice })
+    for (const answer of [() => new Response(null, { status: 500 }), () => Response.json({})]) {
+      await using server = new HandleServer(answer)
+      expect(await identitiesAt(server).lead(alice, did)).toBe('unknown')
+    }
+  })
+
+  test('where its host is in trouble or has too much to do, while DNS has nothing', async () => {
+    const did = directory.add({ handle: alice })
+    for (const status of [429, 500, 503]) {
+      expect(await byDns([], { status }).lead(alice, did)).toBe('unknown')
+    }
+    for (const status of [200, 204, 302, 403, 404]) {
+      expect(await byDns([], { status }).lead(alice, did)).toBe('elsewhere')
+    }
+  })
+
+  test('where the document of the DID cannot be had, and not for another DID', async () => {
+    const did = directory.add({ handle: alice })
+    directory.broken = { status: 500 }
+    const identities = byDns([`did=${did}`])
+    expect(await identities.lead(alice, did)).toBe('unknown')
+    expect(await identities.lead(alice, directory.add({ handle: alice }))).toBe('elsewhere')
+  })
+
+  test('while 32 others are looked up', async () => {
+    const gate = Promise.withResolvers<void>()
+    const did = directory.add({ handle: alice })
+    await using server = new HandleServer(async () => {
+      await gate.promise
+      return Response.json({ did })
+    })
+    const identities = identitiesAt(server)
+    const others = Array.from({ length: 32 }, (_, at) =>
+      identities.lead(parseHandle(`h${at}.test`), did),
+    )
+    expect(await identities.lead(alice, did)).toBe('unknown')
+    gate.resolve()
+    expect(await Promise.all(others)).toEqual(others.map(() => 'elsewhere'))
+    expect(await identities.lead(alice, did)).toBe('there')
+  })
+})
+
 describe('memory of handles', () => {
   test('asks once for many at a time', async () => {
     const did = directory.add({ handle: alice })
@@ -189,12 +234,13 @@ function notFound(): Response {
   return Response.json({ error: 'InvalidRequest' }, { status: 400 })
 }
 
-/** Handles by these TXT records, and by this text at the well-known path of their host. */
-function byDns(records: readonly string[], wellKnown?: string): Identities {
+/** Handles by these TXT records, and by this text or answer at the well-known path of their host. */
+function byDns(records: readonly string[], wellKnown?: string | ResponseInit): Identities {
   const fetch: Fetch = async (input, init) => {
     const url = new URL(input instanceof Request ? input.url : input)
     if (url.href !== `https://${alice}/.well-known/atproto-did`) return loopbackFetch(input, init)
-    return new Response(wellKnown ?? 'not found', { status: wellKnown === undefined ? 404 : 200 })
+    if (typeof wellKnown === 'string') return new Response(wellKnown)
+    return new Response(null, wellKnown ?? { status: 404 })
   }
   return identitiesWith({ fetch, resolveTxt: async () => records.map(inChunks) })
 }

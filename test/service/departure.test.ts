@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { ServiceKey } from '../../src/atproto/keys.ts'
 import { type Did, parseRkey } from '../../src/atproto/syntax.ts'
 import { nextTid } from '../../src/atproto/tid.ts'
-import { enrollmentCollection } from '../../src/service/collections.ts'
+import { enrollmentCollection } from '../../src/atproto/enrollment.ts'
 import type { Enrollments } from '../../src/service/enrollment.ts'
 import type { RepoNumbers } from '../../src/store/departure.ts'
 import { eventually, failureOf } from '../kit/wait.ts'
@@ -188,9 +188,9 @@ describe('a job of somebody who left', () => {
         : undefined
     await enrollments().unenroll(alice, 'test')
     await eventually('parked key', () => (world.outbox.counts().rows.parked === 1 ? 1 : undefined))
-    await eventually('rest', () => (world.pds.keysOf(alice).length === 1 ? 1 : undefined))
+    const one = async () => ((await world.departures.keys(alice)).length === 1 ? 1 : undefined)
+    await eventually('rest', one)
     expect(stubsOf(alice)).toEqual(['one'])
-    expect(await world.departures.keys(alice)).toHaveLength(1)
     expect(await world.store.oauthSession(alice)).toBe('{}')
   })
 })

@@ -1,5 +1,5 @@
-import { CidError, type Cid, parseCid } from '../atproto/cid.ts'
-import { invalidRequest } from '../atproto/errors.ts'
+import { CidError, type Cid, parseCid } from './cid.ts'
+import { invalidRequest } from './errors.ts'
 import { assert } from '../lib/assert.ts'
 
 // Readers of parameters and inputs that passed their lexicon: another type is a fault of ours.
