@@ -47,7 +47,7 @@ export function blockOf(car: CarIndex, cid: CidBytes): Uint8Array {
 }
 
 /** A commit or record; a copy, as the next look into the CAR overwrites what one gave. */
-function blockIfThere(car: CarIndex, cid: CidBytes): Uint8Array | undefined {
+export function blockIfThere(car: CarIndex, cid: CidBytes): Uint8Array | undefined {
   if (isRawCidBytes(cid)) throw new CarError(`a record is no DAG-CBOR: ${cidToString(cid)}`)
   return car.block(cid)?.slice()
 }
