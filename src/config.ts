@@ -141,6 +141,10 @@ function conflicts(given: Values, config: Config): Conflict[] {
   if (list !== undefined) {
     found.push({ at: variables.allowListUri, why: list, because: [variables.privateNetwork] })
   }
+  const services = servicesFault(config)
+  if (services !== undefined) {
+    found.push({ at: variables.indexServices, why: services, because: [variables.privateNetwork] })
+  }
   if (given.clientId !== '') {
     const why = clientIdFault(given.clientId, config.publicUrl)
     if (why !== undefined) found.push({ at: clientId, why, because: [publicUrl, host] })
@@ -177,6 +181,17 @@ function listFault({ allowListUri, privateNetwork }: Values): string | undefined
   if (url.username !== '' || url.password !== '') return 'must be without a user name and password'
   if (privateNetwork || (url.protocol === 'https:' && url.port === '')) return undefined
   return `must be https at its usual port unless ${variables.privateNetwork.name} is true`
+}
+
+/** Each call of a service carries a credential: in the clear it would be for everybody on the way. */
+function servicesFault({ indexServices, privateNetwork }: Values): string | undefined {
+  const bare = indexServices.find(({ origin = '' }) => {
+    const url = URL.parse(origin)
+    return url?.protocol === 'http:' && !isLoopbackHost(url.hostname)
+  })
+  if (bare === undefined || privateNetwork) return undefined
+  const unless = `unless ${variables.privateNetwork.name} is true`
+  return `names ${bare.origin}, which must be https beyond loopback ${unless}`
 }
 
 function clientIdFault(clientId: string, service: string): string | undefined {

@@ -6,6 +6,7 @@ import type { Config } from './config.ts'
 import { emptyFolder, makeFolder } from './lib/files.ts'
 import type { Log } from './lib/log.ts'
 import { isConfidential } from './remote/oauth-client.ts'
+import type { openFeeds } from './serve/appview.ts'
 import { doors } from './serve/doors.ts'
 import { allLexicons } from './serve/lexicons.ts'
 import { externalList, outside } from './serve/outside.ts'
@@ -36,6 +37,8 @@ export interface Running {
 interface Surroundings extends Threads {
   readonly log: Log
   readonly version: string
+  /** Of `src/serve/appview.ts`, where the service answers feeds, too. */
+  readonly openFeeds?: typeof openFeeds
 }
 
 /** Puts the service together and opens its doors, stores first and network last. */
@@ -84,7 +87,8 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
   }
   const members = membership(base, log)
   const k256 = k256Verifier(log)
-  const server = doors({ ...base, ...members, k256 }, around)
+  const feeds = around.openFeeds?.({ config, identities: remote.identities, key, log })
+  const server = doors({ ...base, ...members, k256 }, { ...around, feeds })
   await eligibility.start()
   server.listen()
   sayStarted(config, around, k256)
@@ -95,6 +99,7 @@ export async function serve(config: Config, around: Surroundings): Promise<Runni
     stop: async () => {
       await Promise.all([server.drain(), eligibility.stop()])
       const swept = await background.stop()
+      await feeds?.stop()
       await members.outbox.stop()
       await remote.oauth.stop()
       await blobs.stop()

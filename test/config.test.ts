@@ -166,6 +166,8 @@ test('a secret stands in no problem', () => {
     STRATOS_ALLOWED_PDS_ENDPOINTS: 'https://a.example,https://b:s3cr3tt3xt@c.example',
     STRATOS_ALLOW_LIST_URI: 'https://list:s3cr3tt3xt@lists.example.com/people.txt',
     STRATOS_VALKEY_URL: 'http://:s3cr3tt3xt@127.0.0.1:6379',
+    STRATOS_INDEX_POSTGRES_URL: 'postgres://stratos:s3cr3tt3xt%@127.0.0.1/stratos',
+    STRATOS_INDEX_FIREHOSES: 'https://s3cr3tt3xt@relay.example.com',
     STRATOS_SECRET: 's3cr3tt3xt',
   }
   const error = errorOf(env)
@@ -231,6 +233,18 @@ test('a list in plain http, at any port, is for private networks', () => {
   const list = { STRATOS_ALLOW_LIST_URI: 'http://10.0.0.1:8080/people.txt' }
   expect(problemsOf({ ...list, STRATOS_ALLOW_PRIVATE_NETWORK: 'true' })).toEqual([])
   expect(problemsOf(list)).toHaveLength(1)
+})
+
+test('a service is followed in plain http on loopback, and beyond it in private networks', () => {
+  const at = (origin: string) => ({ STRATOS_INDEX_SERVICES: `did:web:s.example=${origin}` })
+  for (const origin of ['https://s.example', 'http://127.0.0.1:3100', 'http://[::1]:3100']) {
+    expect(problemsOf(at(origin))).toEqual([])
+  }
+  const bare = at('http://10.0.0.1:3100')
+  expect(problemsOf({ ...bare, STRATOS_ALLOW_PRIVATE_NETWORK: 'true' })).toEqual([])
+  const [problem = '', ...rest] = problemsOf(bare)
+  expect(rest).toEqual([])
+  expect(problem).toStartWith('STRATOS_INDEX_SERVICES names http://10.0.0.1:3100, which must be')
 })
 
 test('development mode is for every name of loopback', () => {

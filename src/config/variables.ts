@@ -14,6 +14,7 @@ import {
   variable,
 } from '../lib/settings.ts'
 import { blobVariables } from './blob-variables.ts'
+import { indexVariables } from './index-variables.ts'
 import { defaultCollections, isCollectionPattern, isNeverPrivate } from '../service/collections.ts'
 
 /** Every setting: the one place for names, defaults, units and meanings. */
@@ -256,6 +257,7 @@ export const variables = {
     example: 'sqlite',
   }),
   ...blobVariables,
+  ...indexVariables,
   logLevel: variable('LOG_LEVEL', 'info', oneOf('debug', 'info', 'warn', 'error', 'silent'), {
     text: 'Least severe log line that is written.',
     example: 'debug',
@@ -314,10 +316,10 @@ function readServiceDid(text: string): string {
 }
 
 function readFragment(text: string): string {
-  const taken = text === 'atproto' || text === 'stratos'
-  if (/^[a-z0-9_-]{1,64}$/i.test(text) && !taken) return text
+  const isTaken = ['atproto', 'stratos', 'stratos_appview'].includes(text)
+  if (/^[a-z0-9_-]{1,64}$/i.test(text) && !isTaken) return text
   throw new Error(
-    'must be 1 to 64 letters, digits, dashes and underscores, but not atproto or stratos',
+    'must be 1 to 64 letters, digits, dashes and underscores, but not atproto, stratos or stratos_appview',
   )
 }
 

@@ -105,6 +105,10 @@ export async function migrateIndex(
 }
 
 const embedded = folder('migrations/index')
+/** Of the tables that this program writes and reads. */
+export const indexVersion = Math.max(
+  ...Object.keys(embedded).map((name) => Number.parseInt(name, 10)),
+)
 /** Any number that nobody else takes. */
 const migrationLock = 7_245_117_301
 const connectionsMaxDefault = 8

@@ -111,6 +111,11 @@ export class PostgresPrograms implements Disposable {
   }
 }
 
+/** @throws ServerFailed where PostgreSQL did not come with this program */
+export function checkPackages(): void {
+  nativeFolder()
+}
+
 /** Whom the data belong to, and as whom the server runs. @param folder of the data, if there */
 export function serverUser(folder: string): User {
   if (!isRoot()) return ourselves()

@@ -19,16 +19,26 @@ export interface Verifiers {
   readonly k256: K256Verifier
 }
 
-/** Everything by which a caller proves who they are. */
-export function callersOf(parts: Base & People & Verifiers, log: Log) {
+/**
+ * Everything by which a caller proves who they are.
+ * @param around.isFollowingItself the index of this process reads as an AppView of the service's DID
+ */
+export function callersOf(
+  parts: Base & People & Verifiers,
+  { log, isFollowingItself }: { readonly log: Log; readonly isFollowingItself: boolean },
+) {
   const { config, rules, identities, used, tokenSessions } = parts
   const { serviceDid } = rules
+  const own = isFollowingItself ? { did: serviceDid, key: parts.key.did } : undefined
+  const grants = isFollowingItself
+    ? new Map([...config.appViews, [serviceDid, 'all'] as const])
+    : config.appViews
   const isKnown = async (did: Did) =>
-    config.appViews.has(did) ||
+    grants.has(did) ||
     did === config.modServiceDid ||
     (await parts.enrollments.member(did)) !== undefined
   const authParts = { serviceDid, identities, used, k256: parts.k256, isKnown, now: Date.now }
-  const serviceAuth = new ServiceAuth({ ...config, ...authParts })
+  const serviceAuth = new ServiceAuth({ ...config, ...authParts, own })
   const sessions = new SessionTokens({
     ...parts,
     serviceDid,
@@ -39,7 +49,7 @@ export function callersOf(parts: Base & People & Verifiers, log: Log) {
   const proofs = dpopProofs(parts)
   const tokens = new AccessTokens({ ...parts, serviceDid, now: Date.now })
   const dpop = new Dpop({ ...parts, proofs, tokens, now: Date.now })
-  const appViews = new AppViews(config.appViews, { enrollments: parts.enrollments, log })
+  const appViews = new AppViews(grants, { enrollments: parts.enrollments, log })
   const credentials = new Credentials({
     serviceAuth,
     sessions,
@@ -57,7 +67,7 @@ export function callersOf(parts: Base & People & Verifiers, log: Log) {
 }
 
 /** Of one process: all of its doors count together. */
-function authFailures({ authFailuresPerMinute: failuresPerMinute }: Config): AuthFailures {
+export function authFailures({ authFailuresPerMinute: failuresPerMinute }: Config): AuthFailures {
   return new AuthFailures({ failuresPerMinute, now: Date.now })
 }
 

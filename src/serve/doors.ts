@@ -5,7 +5,7 @@ import { BlobContent } from '../api/blob-content.ts'
 import { BlobLinks } from '../api/blob-links.ts'
 import { blobMethods } from '../api/blobs.ts'
 import { boundKeyMethods } from '../api/bound-keys.ts'
-import { publicDocuments } from '../api/documents.ts'
+import { appViewEntry, publicDocuments } from '../api/documents.ts'
 import { hydrateMethods } from '../api/hydrate.ts'
 import { importMethods } from '../api/import.ts'
 import { membershipMethods } from '../api/membership.ts'
@@ -32,16 +32,24 @@ import { publicCollections } from '../service/collections.ts'
 import { WriteRate } from '../service/write-rate.ts'
 import { Following } from '../stream/following.ts'
 import { Streams } from '../stream/streams.ts'
+import type { Feeds } from './appview.ts'
 import { callersOf, type Verifiers } from './callers.ts'
 import type { Base, People } from './people.ts'
 
 /** Everything that may be asked for from outside. */
 export function doors(
   parts: Base & People & Verifiers,
-  { log, version }: { readonly log: Log; readonly version: string },
+  around: {
+    readonly log: Log
+    readonly version: string
+    /** Undefined in a service without an index. */
+    readonly feeds?: Feeds | undefined
+  },
 ): Server {
+  const { log, version, feeds } = around
   const { config, rules, schemas, oauth } = parts
-  const { browsers, credentials, ...callers } = callersOf(parts, log)
+  const isFollowingItself = feeds !== undefined
+  const { browsers, credentials, ...callers } = callersOf(parts, { log, isFollowingItself })
   const wantsStubs = config.stubs === 'full'
   const writing = { ...parts, wantsStubs, writes: writeRate(config) }
   const following = new Following(parts.follow)
@@ -64,6 +72,7 @@ export function doors(
     ...takedownMethods({ ...parts, log }),
     ...sessionMethods({ ...parts, tokens: callers.sessions, now: Date.now, log }),
     ...boundKeyMethods({ ...parts, ...callers }),
+    ...feeds?.methods,
   })
   const anonymous = new AnonymousTraffic({
     requestsPerMinute: config.anonymousRequestsPerMinute,
@@ -78,11 +87,13 @@ export function doors(
   const account = new Account({ ...parts, browsers, credentials, scopes, scope, leave, log })
   const clientKeys = () => parts.keys?.current.published ?? { keys: [] }
   const { clientMetadata } = oauth
-  const documents = publicDocuments({ ...parts, clientMetadata, clientKeys })
+  const services = feeds === undefined ? [] : [appViewEntry(config.publicUrl)]
+  const documents = publicDocuments({ ...parts, clientMetadata, clientKeys, services })
   const components = () => ({
     outbox: parts.outbox.counts(),
     stubs: parts.stubs.progress(),
     streams: streams.counts(),
+    ...(feeds === undefined ? {} : { index: feeds.state }),
   })
   return new Server({
     config,

@@ -62,7 +62,7 @@ export function outside(
 }
 
 /** The one way to other people's servers. */
-function guardedFetch({ privateNetwork: allowPrivateNetwork }: Config, log: Log): Fetch {
+export function guardedFetch({ privateNetwork: allowPrivateNetwork }: Config, log: Log): Fetch {
   return createGuardedFetch({
     allowPrivateNetwork,
     timeoutMs: remoteTimeoutMs,
@@ -71,8 +71,21 @@ function guardedFetch({ privateNetwork: allowPrivateNetwork }: Config, log: Log)
   })
 }
 
+/** For whole repos, which take as long as they are large. */
+export function wholeRepoFetch(
+  { privateNetwork: allowPrivateNetwork }: Pick<Config, 'privateNetwork'>,
+  log: Log,
+): Fetch {
+  return createGuardedFetch({
+    allowPrivateNetwork,
+    timeoutMs: repoTimeoutMs,
+    responseBytesMax: repoBytesMax,
+    log,
+  })
+}
+
 /** Who people are. */
-function identitiesBy(
+export function identitiesBy(
   { plcUrl, handleResolverUrl }: Config,
   asking: Pick<IdentitiesOptions, 'fetch' | 'onResolved'>,
 ): Identities {
@@ -97,6 +110,8 @@ export function externalList(config: Config, { sql, log }: { sql: Sql; log: Log 
 }
 
 const remoteTimeoutMs = 10_000
+const repoTimeoutMs = 30 * 60_000
+const repoBytesMax = 1024 ** 3
 /** The largest list, over a line of 10 Mbit/s. */
 const listTimeoutMs = 30_000
 /** No document, token or record that we ask for comes near. */

@@ -70,7 +70,7 @@ export async function serviceKey(config: Config, store: ServiceStore): Promise<S
 }
 
 /** The key from the configuration, or from its file, made where there is none. */
-function ownKey(config: Pick<Config, 'signingKeyHex' | 'dataDir'>): ServiceKey {
+export function ownKey(config: Pick<Config, 'signingKeyHex' | 'dataDir'>): ServiceKey {
   if (config.signingKeyHex !== '') return ServiceKey.import(config.signingKeyHex)
   const path = keyPath(config)
   if (!existsSync(path)) writeDurably(path, ServiceKey.generate().exportHex(), 0o600)

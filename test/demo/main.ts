@@ -27,8 +27,12 @@ async function run(): Promise<number> {
   const report = new Report()
   report.heading('Stratos, with a real PDS, on this machine only')
   await using network = await report.step('a PLC directory and a PDS start', () => Network.start())
-  await using stratos = await report.step('Stratos starts', () =>
-    Stratos.start({ network, domains: boundaries }),
+  await using stratos = await report.step('Stratos starts, with its index and AppView', () =>
+    Stratos.start({
+      network,
+      domains: boundaries,
+      command: [process.execPath, 'src/main.ts', 'all'],
+    }),
   )
   const [alice, bob, carol] = await report.step('alice, bob and carol get accounts', () =>
     Promise.all([

@@ -15,6 +15,7 @@ import { eventually, failureOf } from '../kit/wait.ts'
 import { type Answer, fieldsOf, listOf, textOf, xrpcResponse } from '../kit/xrpc.ts'
 import { alicesPicture, linkIsDead } from './picture.ts'
 import type { Report } from './report.ts'
+import { timelines } from './timeline.ts'
 
 export const boundaries = ['engineering', 'design']
 
@@ -44,6 +45,7 @@ export async function tell(stage: Stage): Promise<string> {
   await linkIsDead(stage, picture)
   await alicesRepo(stage, [uri, picture.uri])
   await carolLeaves(stage)
+  await timelines(stage, uri)
   return uri
 }
 
