@@ -82,12 +82,13 @@ export function percentiles(times: readonly number[]): string {
   return `p50 ${at(0.5)} p95 ${at(0.95)} p99 ${at(0.99)} ms`
 }
 
-/** Share of one core that this process used since `before`, in percent: the load generator's. */
-export function ownShare(before: NodeJS.CpuUsage, tookMs: number): string {
+/** Share of one core that this process used since `before`, in percent. */
+export function ownShare(before: NodeJS.CpuUsage, tookMs: number, name = 'load generator'): string {
   const spent = process.cpuUsage(before)
-  return `load generator at ${((spent.user + spent.system) / 10 / tookMs).toFixed(0)} % of a core`
+  return `${name} at ${((spent.user + spent.system) / 10 / tookMs).toFixed(0)} % of a core`
 }
 
-function percentile(sorted: readonly number[], share: number): number {
+/** @param sorted the smallest one first */
+export function percentile(sorted: readonly number[], share: number): number {
   return sorted[Math.floor((sorted.length - 1) * share)] ?? Number.NaN
 }
