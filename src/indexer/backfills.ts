@@ -52,8 +52,8 @@ interface Run {
  * Reads repos anew of whom the index lacks rows, few at a time. Events of an actor that come while
  * their repo is read are held back, and are stored after it; too many of them end the reading, which
  * begins anew later. Until all is stored the index is not one of now; so of whom events wait for
- * long the rows go first: others do not wait with them. What is due stands in the index: what is forgotten here is found there at the
- * next connection.
+ * long the rows go first: others do not wait with them. What is due stands in the index: what is
+ * forgotten here is found there at the next connection.
  */
 export class Backfills {
   readonly #parts: Parts

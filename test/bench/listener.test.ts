@@ -14,6 +14,8 @@ const server = Bun.serve({
   fetch: (request, self) =>
     self.upgrade(request) ? undefined : new Response('no', { status: 400 }),
   websocket: {
+    // All of it is sent at once: what a reader is late with waits here, and is not dropped.
+    backpressureLimit: 64 * 1024 * 1024,
     open: (socket) => {
       socket.cork(() => {
         for (const frame of frames) socket.sendBinary(frame)
