@@ -65,7 +65,7 @@ export async function fillFeedIndex(sql: IndexSql, size: FeedIndexSize, now: Dat
     await prepare(sql, size, now)
     const indexes = await withoutIndexes(sql)
     await sql.unsafe(postsText, [service, people, now.toISOString(), posts])
-    await sql.unsafe(placesText, [service, posts])
+    await sql.unsafe(placesText)
     for (const index of indexes) await sql.unsafe(index)
     await sql`insert into stratos_takedown
       select ${service}, did, '' from bench_person where number % 100 = 99 and number < ${people}`
@@ -138,41 +138,38 @@ const uri = (number: string, did: string) =>
 const first = `case when n < ${answersMax} then 0 else n - n % 30 end`
 const parent = `case when n < ${answersMax} then 0 else n - n % 30 + (n % 30 - 1) / 2 end`
 
+/** Of the boundaries of a thread the first one. Parameters: service, people, time, posts. */
+const main = `case when thread % 5000 = 4999 then ${quietest}
+      when thread % 100 = 99 and n < $4::bigint / 50 then ${quietest - 1}
+      else floor(power((thread * 7919 % 100003) / 100003.0, 3) * ${quietest - 1})::integer
+      end`
+
 /** Parameters: service, people, time of the newest, posts. */
 const postsText = `
   insert into stratos_post (service, uri, cid, rkey, creator, text, "replyRoot", "replyRootCid",
-    "replyParent", "replyParentCid", record, "createdAt", "indexedAt")
+    "replyParent", "replyParentCid", boundaries, record, "createdAt", "indexedAt")
   select $1, ${uri('n', 'person.did')}, sample.cid, '3l' || lpad(n::text, 11, '0'), person.did, 'Post',
     case when given.answers then ${uri(first, 'root.did')} end,
     case when given.answers then sample.cid end,
     case when given.answers then ${uri(parent, 'parent.did')} end,
-    case when given.answers then sample.cid end, sample.record, given.at, given.at
+    case when given.answers then sample.cid end,
+    case when thread % 2 = 0 or main >= ${quietest - 1} then array[$1 || '/b' || main]
+      else array[$1 || '/b' || main, $1 || '/b' || (main + 1) % ${quietest - 1}] end,
+    sample.record, given.at, given.at
   from (
-    select n, (n < ${answersMax} and n > 0) or (n >= ${answersMax} and n % 30 > 0) as answers,
+    select n, thread, ${main} as main,
+      (n < ${answersMax} and n > 0) or (n >= ${answersMax} and n % 30 > 0) as answers,
       $3::timestamptz - interval '1 year' * (($4::bigint - n)::float8 / $4::bigint) as at
     from generate_series(0, $4::bigint - 1) n
+      cross join lateral (select case when n < ${answersMax} then 0 else n / 30 end as thread) t
   ) given
   join bench_person person on person.number = n * ${stride} % $2::bigint
   join bench_person root on root.number = (${first}) * ${stride} % $2::bigint
   join bench_person parent on parent.number = (${parent}) * ${stride} % $2::bigint
   join bench_sample sample on sample.number = n % ${samples}`
 
-/** Parameters: service, posts. */
 const placesText = `
   insert into stratos_post_boundary (service, boundary, "sortAt", uri, creator)
-  select distinct $1, $1 || '/b' || b, "sortAt", uri, creator
-  from (
-    select "sortAt", uri, creator, right(rkey, 11)::bigint as n
-    from stratos_post
-  ) post
-  cross join lateral (select case when n < ${answersMax} then 0 else n / 30 end as thread) t
-  cross join lateral (
-    select case when thread % 5000 = 4999 then ${quietest}
-      when thread % 100 = 99 and n < $2::bigint / 50 then ${quietest - 1}
-      else floor(power((thread * 7919 % 100003) / 100003.0, 3) * ${quietest - 1})::integer
-      end as main
-  ) m
-  cross join lateral unnest(case when thread % 2 = 0 then array[main]
-    when main >= ${quietest - 1} then array[main]
-    else array[main, (main + 1) % ${quietest - 1}] end) b
+  select service, boundary, "sortAt", uri, creator
+  from stratos_post cross join unnest(boundaries) as b (boundary)
   order by 2, 3, 4`

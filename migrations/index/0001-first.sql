@@ -16,6 +16,8 @@ create table stratos_post (
   langs text[],
   labels jsonb,
   tags text[],
+  -- Who may see it: for each one a row of stratos_post_boundary.
+  boundaries text[] collate "C" not null,
   -- As stored, DAG-CBOR: what answers show. The columns are for queries, and lack the NUL
   -- characters that PostgreSQL has no room for.
   record bytea not null,
@@ -42,8 +44,6 @@ create table stratos_post_boundary (
 -- What somebody wrote in one boundary, newest first.
 create index stratos_post_boundary_creator
   on stratos_post_boundary (creator, boundary, "sortAt", uri);
--- Whether one post may be seen, and its rows when it changes or goes.
-create index stratos_post_boundary_uri on stratos_post_boundary (uri);
 
 -- Who is enrolled. Its row is what changes of an actor lock.
 create table stratos_enrollment (

@@ -96,6 +96,8 @@ interface Place {
  * not see nothing is looked for, and that something is there is not told. Above, the post that was
  * found has named it.
  *
+ * The places are few, whatever the server expects: it is held to look each of them up.
+ *
  * Parameters: those of `viewerTables`, URI, posts above, levels below, replies of one post, posts
  * below, bytes.
  */
@@ -140,8 +142,10 @@ const threadText = `with recursive ${viewerTables},
         order by array_position(array['anchor', 'above', 'below'], place.part), place.step,
           p."sortAt", place.uri
       ), 0) <= $8::integer as fits
-    from place left join stratos_post p
-      on place.visible and p.service = place.service and p.uri = place.uri
+    from place left join lateral (
+      select * from stratos_post p
+      where place.visible and p.service = place.service and p.uri = place.uri offset 0
+    ) p on true
     left join stratos_enrollment a on a.service = p.service and a.did = p.creator
   )
   select v.stale, s.part, s.uri, s.visible, s.parent, s.cid, s.creator, s."indexedAt", s."serviceUrl",

@@ -7,10 +7,10 @@ const aheadMsMax = 1_000
 
 /**
  * What every query of a viewer begins with, `$1` being the viewer's DID and `$2` the time since
- * which services must have been heard: `viewer`, one row that says whether the index is stale, and
- * `boundary`, the names of the viewer's boundaries at present, with their services. They are of one
- * snapshot with the rows that are read, so that an answer is never of before a change while its
- * check is of after it. A service that was heard in the future is one of which silence would not be
+ * which services must have been heard: `viewer`, one row that says whether the index is stale,
+ * `boundary`, the names of the viewer's boundaries at present, with their services, and `boundaries`,
+ * the same with a row for each service. They are of one snapshot with the rows that are read, so that
+ * an answer is never of before a change while its check is of after it. A service that was heard in the future is one of which silence would not be
  * noticed.
  */
 export const viewerTables = `
@@ -24,7 +24,8 @@ export const viewerTables = `
     select distinct e.service, b.name
     from stratos_enrollment e cross join unnest(e.boundaries) as b (name)
     where e.did = $1 and starts_with(b.name, e.service || '/')
-  )`
+  ),
+  boundaries as (select service, array_agg(name) as names from boundary group by service)`
 
 /**
  * Whether the author of a row with `service`, `uri` and `creator` is there, and it is neither taken
@@ -38,12 +39,15 @@ export function isUp(row: string): string {
         and t.path in ('', '*', substr(${row}.uri, length('at://' || ${row}.creator || '/') + 1)))`
 }
 
-/** Whether the viewer may see a row of `stratos_post`. */
+/**
+ * Whether the viewer may see a row of `stratos_post`. Asked of each row as it is read: were these
+ * joins, as the server makes them of what is not held together by `is true`, all answers to a post
+ * would be read before the first of them is looked at.
+ */
 export function isVisible(post: string): string {
-  return `exists (select from stratos_post_boundary o
-      where o.uri = ${post}.uri and o.service = ${post}.service
-        and (o.service, o.boundary) in (select service, name from boundary))
-    and ${isUp(post)}`
+  return `(exists (select from boundaries o
+      where o.service = ${post}.service and o.names && ${post}.boundaries)
+    and ${isUp(post)}) is true`
 }
 
 export interface Viewer {

@@ -1,5 +1,12 @@
 import type { AtUri } from '../atproto/syntax.ts'
-import { lockActors, parkStatements, resetStatements, type Statement, storePosts } from './apply.ts'
+import {
+  lockActors,
+  parkStatements,
+  removePlaces,
+  resetStatements,
+  type Statement,
+  storePosts,
+} from './apply.ts'
 import { clearOn, isPostOf } from './clearing.ts'
 import type { IndexOptions, IndexSql } from './database.ts'
 import { type Actor, actorKey, type Parked, postCollection } from './fold.ts'
@@ -107,7 +114,7 @@ async function stage(
     await transaction.run(transaction.sql`
       insert into stratos_backfill_page (service, did, run, page, rows, uris)
       select ${actor.service}, ${actor.did}, ${run}, ${staged.pages}, ${all}::text,
-        array(select uri from jsonb_to_recordset(${uris}::text::jsonb) as u(uri text))`)
+        array(select uri from json_to_recordset(${uris}::text::json) as u(uri text))`)
   })
   staged.pages += 1
   staged.posts += rows.size
@@ -177,9 +184,9 @@ async function storePage(
   const { sql } = transaction
   const ofPage = () => sql`${ofRun(sql, staged)} and page = ${page}`
   // A listing may name a post again on a later page.
-  await transaction.run(sql`delete from stratos_post_boundary b
-    using (select unnest(uris) as uri from stratos_backfill_page where ${ofPage()}) as given
-    where b.uri = given.uri and b.service = ${service}`)
+  const named = sql`(select ${service}::text as service, unnest(uris) as uri
+    from stratos_backfill_page where ${ofPage()}) as t`
+  await transaction.run(removePlaces(sql, named))
   const rowsOfPage = sql`select rows from stratos_backfill_page where ${ofPage()}`
   if (await isStored(transaction, storePosts(sql, rowsOfPage))) return
   // One row at a time: those that are refused are left out, and what was there in their place goes.

@@ -8,11 +8,16 @@ import { boundaryOf, didOf, serviceDid, SmallIndex, uriOf } from './small-index.
 
 const now = Date.UTC(2026, 0, 2)
 const [author, zoe, few] = [didOf('author 7'), didOf('zoe'), didOf('few')]
+const uri = uriOf({ author, rkey: '507' })
+const answered = uriOf({ author: didOf('author 8'), rkey: '508' })
 let server: PostgresServer
 let url: string
 let sql: IndexSql
 
-/** 100,000 posts of 500 authors, each in one of 20 boundaries, and 10,000 in a further one. */
+/**
+ * 100,000 posts of 500 authors, each in one of 20 boundaries, and 10,000 in a further one. Of one post
+ * there are 200 answers, of another one 20,000.
+ */
 beforeAll(async () => {
   server = await PostgresServer.start()
   const index = await SmallIndex.open(server)
@@ -25,24 +30,22 @@ beforeAll(async () => {
     select ${serviceDid}, 'did:plc:' || number, '', now(), now(), '{}'
     from generate_series(1, 50000) as number`
   await index.sql`
-    insert into stratos_post (service, uri, cid, rkey, creator, text, record, "createdAt",
-      "indexedAt", "replyParent", "replyRoot")
+    insert into stratos_post (service, uri, cid, rkey, creator, text, boundaries, record,
+      "createdAt", "indexedAt", "replyParent", "replyRoot")
     select ${serviceDid}, 'at://' || creator || '/zone.stratos.feed.post/' || number, 'c',
-      number::text, creator, 't', '\\xa0', time, time, parent, parent
+      number::text, creator, 't', case when number % 10 = 0 then array[own, ${boundaryOf('many')}]
+        else array[own] end, '\\xa0', time, time, parent, parent
     from (
-      select number, creator, ${new Date(now)}::timestamptz - number * interval '1 second' as time,
-        case when number % 500 = 7 and number > 507 then ${uriOf({ author, rkey: '507' })} end
-          as parent
+      select number, creator, ${`${serviceDid}/`} || number % 20 as own, ${new Date(now)}::timestamptz - number * interval '1 second' as time,
+        case when number % 500 = 7 and number > 507 then ${uri}
+          when number % 5 = 1 and number > 508 then ${answered} end as parent
       from (
         select number, ${authors}::text[] as authors from generate_series(1, 100000) as number
       ) as numbers cross join lateral (select authors[number % 500 + 1] as creator) as author
     ) as given`
   await index.sql`insert into stratos_post_boundary
-    select service, ${`${serviceDid}/`} || rkey::integer % 20, "sortAt", uri, creator
-    from stratos_post`
-  await index.sql`insert into stratos_post_boundary
-    select service, ${boundaryOf('many')}, "sortAt", uri, creator
-    from stratos_post where rkey::integer % 10 = 0`
+    select service, boundary, "sortAt", uri, creator
+    from stratos_post cross join unnest(boundaries) as b (boundary)`
   await index.sql`vacuum analyze`
   url = index.url
   await index[Symbol.asyncDispose]()
@@ -55,7 +58,6 @@ afterAll(async () => {
 
 const viewer = { did: zoe, now }
 const page: FeedQuery = { viewer, limit: 50 }
-const uri = uriOf({ author, rkey: '507' })
 const middle = { at: new Date(now - 50_000_000).toISOString(), uri: '' }
 const reads: Record<string, (index: IndexReads) => Promise<unknown>> = {
   'a timeline': (index) => feedPage(index, page),
@@ -67,6 +69,8 @@ const reads: Record<string, (index: IndexReads) => Promise<unknown>> = {
   'the feed of an author': (index) => feedPage(index, { ...page, author }),
   'a post': (index) => visiblePost(index, { viewer, uri }),
   'a thread': (index) => threadRows(index, { viewer, uri, depth: 6, parentHeight: 80 }),
+  'a thread of very many answers': (index) =>
+    threadRows(index, { viewer, uri: answered, depth: 6, parentHeight: 80 }),
 }
 
 // A statement that is prepared is planned for its parameters at first, and for any later on.
@@ -88,6 +92,16 @@ test('a page of a timeline has its posts', async () => {
   const { posts } = await feedPage(index, page)
   expect(posts.map((post) => post.uri.split('/').at(-1))).toEqual(
     Array.from({ length: 50 }, (_, number) => String(number + 1)),
+  )
+})
+
+test('of very many answers to a post the first ones are there', async () => {
+  await using index = new IndexReads({ url })
+  const thread = { viewer, uri: answered, depth: 6, parentHeight: 80 }
+  const { anchor, below } = await threadRows(index, thread)
+  expect(anchor?.uri).toBe(answered)
+  expect(below.map(({ post }) => Number(post.uri.split('/').at(-1)))).toEqual(
+    Array.from({ length: 100 }, (_, number) => 99_996 - number * 5),
   )
 })
 

@@ -117,6 +117,7 @@ describe('no way of asking shows a post', () => {
       at: 1,
       service: otherServiceDid,
     })
+    await reader.index.sql`update stratos_post set boundaries = ${[boundaryOf('a')]}`
     await reader.index.sql`update stratos_post_boundary set boundary = ${boundaryOf('a')}`
     await expectUnseen(ben)
   })

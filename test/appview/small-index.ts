@@ -106,14 +106,15 @@ export class SmallIndex implements AsyncDisposable {
     await this.sql.begin(async (sql) => {
       await sql`
         insert into stratos_post (service, uri, cid, rkey, creator, text, "replyRoot",
-          "replyParent", record, "createdAt", "indexedAt")
+          "replyParent", boundaries, record, "createdAt", "indexedAt")
         values (${service}, ${uri}, ${cidToString(cidForCbor(content))}, ${rkey}, ${author}, ${text.replaceAll('\0', '')},
-          ${parent ?? null}, ${parent ?? null}, ${content}, ${time}, ${time})`
-      for (const name of boundaries) {
-        await sql`
-          insert into stratos_post_boundary (service, boundary, "sortAt", uri, creator)
-          values (${service}, ${boundaryOf(name, service)}, ${time}, ${uri}, ${author})`
-      }
+          ${parent ?? null}, ${parent ?? null},
+          ${boundaries.map((name) => boundaryOf(name, service))}, ${content}, ${time}, ${time})`
+      await sql`
+        insert into stratos_post_boundary (service, boundary, "sortAt", uri, creator)
+        select service, boundary, "sortAt", uri, creator
+        from stratos_post cross join unnest(boundaries) as b (boundary)
+        where service = ${service} and uri = ${uri}`
     })
     return uri
   }

@@ -19,10 +19,10 @@ test('no statement of a batch, a reset or a departure reads a large table whole'
   const sql = await openIndex({ url })
   const did = parseDid('did:plc:aliceaaaaaaaaaaaaaaaaaaa')
   const a = `${service}/a`
-  await sql`insert into stratos_post (service, uri, cid, rkey, creator, text, record, "createdAt",
-      "indexedAt")
+  await sql`insert into stratos_post (service, uri, cid, rkey, creator, text, boundaries, record,
+      "createdAt", "indexedAt")
     select ${service}, 'at://' || creator || '/zone.stratos.feed.post/' || number, 'c', number::text,
-      creator, 't', '', now(), now()
+      creator, 't', ${[a]}, '', now(), now()
     from (select number, 'did:plc:' || number % 500 as creator
       from generate_series(1, 100000) as number) as given`
   await sql`insert into stratos_post_boundary
