@@ -7,6 +7,7 @@ import { nextTid } from '../src/atproto/tid.ts'
 import { openIndex } from '../src/indexer/database.ts'
 import { decodeFrame } from '../src/indexer/decode.ts'
 import type { IndexEvent } from '../src/indexer/event.ts'
+import { Intake } from '../src/indexer/intake.ts'
 import { IndexWriter } from '../src/indexer/writer.ts'
 import { PostgresServer } from '../test/kit/postgres.ts'
 import { benchDid } from './kit/people.ts'
@@ -26,8 +27,6 @@ const aimPerSecond = 20_000
 const boundaries = 50
 /** A post answers the one before it as often as that. */
 const replyEvery = 3
-/** Given and not stored: one batch is decoded while another one is on its way. */
-const waitingMax = 2
 const secondsMax = 300
 /** USER_HZ of Linux. */
 const ticksPerSecond = 100
@@ -38,6 +37,7 @@ await using server = await PostgresServer.start('synced')
 const url = await server.database()
 const sql = await openIndex({ url })
 await using writer = new IndexWriter({ index: { url } })
+const intake = new Intake(writer, service)
 const dids = Array.from({ length: people }, (_, index) => benchDid(index))
 for (const did of dids) {
   const member = { serviceUrl: 'https://stratos.test', enrolledAt: new Date(), boundaries: [] }
@@ -54,16 +54,15 @@ async function measure(): Promise<void> {
   const cpu = process.cpuUsage()
   const serverBefore = await serverCpuSeconds()
   let decodingMs = 0
-  const waiting: Promise<void>[] = []
   for (let start = 0; start < frames.length; start += batch) {
     const beganMs = performance.now()
     const events = frames.slice(start, start + batch).map(eventOf)
     decodingMs += performance.now() - beganMs
-    waiting.push(writer.write(events))
-    if (waiting.length >= waitingMax) await waiting.shift()
+    for (const event of events) intake.event(event)
+    await intake.flush()
     if (performance.now() - startedMs > secondsMax * 1000) throw new Error('it takes too long')
   }
-  await Promise.all(waiting)
+  await intake.stored()
   const seconds = (performance.now() - startedMs) / 1000
   const spent = process.cpuUsage(cpu)
   const serverSpent = (await serverCpuSeconds()) - serverBefore

@@ -119,5 +119,5 @@ export class Intake {
   }
 }
 
-/** One batch is read while another one is stored. */
-const underMax = 1
+/** Batches on their way beside the one that is read: while the index is behind, its lanes are full. */
+const underMax = 8
