@@ -10,8 +10,8 @@ const aheadMsMax = 1_000
  * which services must have been heard: `viewer`, one row that says whether the index is stale,
  * `boundary`, the names of the viewer's boundaries at present, with their services, and `boundaries`,
  * the same with a row for each service. They are of one snapshot with the rows that are read, so that
- * an answer is never of before a change while its check is of after it. A service that was heard in the future is one of which silence would not be
- * noticed.
+ * an answer is never of before a change while its check is of after it. A service that was heard in
+ * the future is one of which silence would not be noticed.
  */
 export const viewerTables = `
   viewer as materialized (

@@ -4,7 +4,7 @@ import type { Log } from '../lib/log.ts'
 import { unlessAborted } from '../lib/pause.ts'
 import { backfill, type BackfillOutcome, type BackfillPage } from './backfill.ts'
 import type { IndexOptions } from './database.ts'
-import type { IndexEvent } from './event.ts'
+import { frameBytes, type IndexEvent } from './event.ts'
 import { RepoNotFound, ServiceBusy } from './service-calls.ts'
 
 /**
@@ -112,7 +112,7 @@ export class Backfills {
   hold(event: IndexEvent): boolean {
     const run = this.#runs.get(event.did)
     if (run === undefined) return false
-    const bytes = eventBytes + (event.kind === 'commit' ? (event.frame?.length ?? 0) : 0)
+    const bytes = eventBytes + frameBytes(event)
     run.heldFromMs ??= performance.now()
     run.held.push(event)
     run.bytes += bytes

@@ -58,7 +58,7 @@ export async function clearClosed(writer: IndexWriter, signal: AbortSignal): Pro
   }
 }
 
-/** @returns whether it was the last one */
+/** @returns whether nothing is left */
 async function removeSlice(transaction: IndexTransaction, actor: Actor): Promise<boolean> {
   const { sql } = transaction
   const { service, did } = actor
@@ -71,7 +71,12 @@ async function removeSlice(transaction: IndexTransaction, actor: Actor): Promise
     delete from stratos_post where ctid = any (array(
       select p.ctid from stratos_post p where ${isPostOf(sql, actor)} limit ${rowsMax}))
     returning 1`)
-  return posts.length < rowsMax
+  if (posts.length === rowsMax) return false
+  // Fewer may have gone because somebody else removed some of them meanwhile, and others are there.
+  const [left] = await transaction.run(sql<{ isLeft: boolean }[]>`
+    select exists (select from stratos_post_boundary where creator = ${did} and service = ${service})
+      or exists (select from stratos_post p where ${isPostOf(sql, actor)}) as "isLeft"`)
+  return left?.isLeft === false
 }
 
 /** Whether a row `p` of `stratos_post` is of the actor, by the order of its key: '0' follows '/'. */

@@ -145,7 +145,10 @@ const texts = {
   serialize: (values: readonly string[]) =>
     `{${values.map((value) => `"${value.replaceAll(/["\\]/g, '\\$&')}"`).join(',')}}`,
   parse: (text: string): readonly string[] => {
-    const elements = [...text.slice(1, -1).matchAll(/"((?:[^"\\]|\\.)*)"|[^,]+/gs)]
+    const inner = text.slice(1, -1)
+    const elements = [...inner.matchAll(/"((?:[^"\\]+|\\.)*)"|[^,]+/gs)]
+    const chars = elements.reduce((sum, [whole]) => sum + whole.length + 1, 0)
+    assert(chars === (inner === '' ? 0 : inner.length + 1), 'an array is read to its end')
     return elements.map(([whole, quoted]) => {
       assert(whole !== 'NULL', 'no element of an array is null')
       return quoted === undefined ? whole : quoted.replaceAll(/\\(.)/gs, '$1')

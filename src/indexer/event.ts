@@ -16,6 +16,12 @@ export type IndexedOp =
   /** Of what was withheld, or has changed since, too: the index does not have it. */
   | { readonly action: 'delete'; readonly collection: Nsid; readonly rkey: Rkey }
 
+/** Of the frame that is kept with it. */
+export function frameBytes(event: IndexEvent): number {
+  if (event.kind === 'commit') return event.frame?.length ?? 0
+  return event.kind === 'reset' ? (event.refused?.frame.length ?? 0) : 0
+}
+
 /** What the stream of a service says of one actor, at its place in that actor's log. */
 export type IndexEvent =
   | {

@@ -1,6 +1,6 @@
 import { backoffMs } from '../lib/backoff.ts'
 import type { Log } from '../lib/log.ts'
-import { sleep } from '../lib/pause.ts'
+import { sleep, unlessAborted } from '../lib/pause.ts'
 import { clearClosed } from './clearing.ts'
 import type { IndexOptions, IndexSql } from './database.ts'
 import { Firehose, type FirehoseCounts } from './firehose.ts'
@@ -101,7 +101,7 @@ export class Indexing {
       parked: ({ service, did, seq, error }) =>
         log.warn('index.parked', { service, did, seq, error }),
     })
-    await opened(writer, signal)
+    await unlessAborted(writer.open(), signal)
     leading()
     this.#followers = services.map((service) => new Follower({ ...this.#parts, service, writer }))
     this.#firehoses = (this.#parts.firehoses ?? []).map((at) => this.#firehose(at))
@@ -148,18 +148,6 @@ export class Indexing {
         if (follower?.hint(did) === false) throw new Error('too many hints at once')
       },
     })
-  }
-}
-
-async function opened(writer: IndexWriter, signal: AbortSignal): Promise<void> {
-  const stopped = Promise.withResolvers<never>()
-  stopped.promise.catch(() => undefined)
-  const stop = () => stopped.reject(signal.reason)
-  signal.addEventListener('abort', stop, { once: true })
-  try {
-    await Promise.race([writer.open(), stopped.promise])
-  } finally {
-    signal.removeEventListener('abort', stop)
   }
 }
 

@@ -1,5 +1,5 @@
 import type { Did } from '../atproto/syntax.ts'
-import type { IndexEvent } from './event.ts'
+import { frameBytes, type IndexEvent } from './event.ts'
 import type { IndexWriter, Member } from './writer.ts'
 
 type Step =
@@ -13,15 +13,16 @@ type Step =
  * at once as came together. Whoever flushes waits while the index is slow.
  */
 export class Intake {
-  readonly #writer: IndexWriter
+  readonly #writer: Writer
   readonly #service: Did
   readonly #under = new Set<Promise<void>>()
   #steps: Step[] = []
   #serviceUrl = ''
   #waiting = 0
+  #waitingBytes = 0
   #broken: { readonly error: unknown } | undefined
 
-  constructor(writer: IndexWriter, service: Did) {
+  constructor(writer: Writer, service: Did) {
     this.#writer = writer
     this.#service = service
   }
@@ -38,6 +39,7 @@ export class Intake {
 
   event(event: IndexEvent): void {
     this.#waiting += 1
+    this.#waitingBytes += frameBytes(event)
     const last = this.#steps.at(-1)
     if (last?.kind === 'events') last.events.push(event)
     else this.#steps.push({ kind: 'events', events: [event] })
@@ -76,7 +78,9 @@ export class Intake {
     const steps = this.#steps
     this.#steps = []
     if (steps.length > 0) this.#track(Promise.all(steps.map((step) => this.#give(step))))
-    while (this.#under.size > underMax) await Promise.race(this.#under)
+    while (this.#under.size > (this.#waitingBytes > bytesMax ? 1 : underMax)) {
+      await Promise.race(this.#under)
+    }
     if (this.#broken !== undefined) throw this.#broken.error
   }
 
@@ -105,6 +109,7 @@ export class Intake {
       case 'events':
         await writer.write(step.events)
         this.#waiting -= step.events.length
+        for (const event of step.events) this.#waitingBytes -= frameBytes(event)
         return
       case 'members':
         return await writer.setEnrollments([...step.members.values()])
@@ -119,5 +124,9 @@ export class Intake {
   }
 }
 
+type Writer = Pick<IndexWriter, 'write' | 'setEnrollments' | 'endEnrollment' | 'heard'>
+
 /** Batches on their way beside the one that is read: while the index is behind, its lanes are full. */
 const underMax = 8
+/** Of frames: beyond it one batch is on its way beside the one that is read. */
+const bytesMax = 8 * 1024 * 1024

@@ -72,7 +72,8 @@ export class IndexWriter implements AsyncDisposable {
 
   /** Resolves when the index can be written. @throws LockTaken */
   async open(): Promise<void> {
-    await Promise.all(this.#lanes.map((lane) => lane.task(async () => undefined)))
+    // One after the other: of two processes that start together one gets them all.
+    for (const lane of this.#lanes) await lane.task(async () => undefined)
   }
 
   /** Runs in a transaction of its own, between those of what streams tell. */

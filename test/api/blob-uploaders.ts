@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { actorFolder } from '../../src/store/actor-folder.ts'
 import type { BlobStorage } from '../../src/store/blob-storage.ts'
 import { type BlobRef, picturePost, uploadBlob } from '../kit/blob.ts'
-import { keptBytes, type KeptBytes } from '../kit/blob-bytes.ts'
+import { keptBytes, type KeptBytes, noBytes } from '../kit/blob-bytes.ts'
 import { type BlobHome, type Housed, startHoused } from '../kit/blob-home.ts'
 import { addressOf, postCollection } from '../kit/post.ts'
 import type { SeededStratos, SeededOptions } from '../kit/seeded.ts'
@@ -116,9 +116,15 @@ export class BlobUploaders implements AsyncDisposable {
 
   /** Waits until the bytes of somebody are kept as they should be. */
   async settled(name: string, expected: Partial<KeptBytes>): Promise<void> {
-    await eventually(`bytes of ${name} at ${JSON.stringify(expected)}`, async () => {
-      const found = await this.bytes(name)
-      return Bun.deepEquals({ ...found, ...expected }, found) ? true : undefined
-    })
+    let found: KeptBytes = noBytes
+    try {
+      await eventually('bytes as expected', async () => {
+        found = await this.bytes(name)
+        return Bun.deepEquals({ ...found, ...expected }, found) ? true : undefined
+      })
+    } catch (cause) {
+      const both = JSON.stringify({ found, expected })
+      throw new Error(`other bytes of ${name}: ${both}`, { cause })
+    }
   }
 }

@@ -3,6 +3,7 @@ import type { Did } from '../../src/atproto/syntax.ts'
 import { type BlobRef, picturePost } from '../kit/blob.ts'
 import { postCollection } from '../kit/post.ts'
 import { updateStatus } from '../kit/takedown.ts'
+import { within } from '../kit/wait.ts'
 import { type Answer, type Call, xrpc } from '../kit/xrpc.ts'
 import { some } from '../store/blobs.ts'
 import type { Dice } from './dice.ts'
@@ -47,6 +48,8 @@ export class BlobLoad {
   answers = 0
   readonly #options: BlobLoadOptions
   readonly #writers: Promise<void>[] = []
+  /** Who waits for so many answers. */
+  #awaited: { readonly count: number; readonly come: () => void } | undefined
   #ending = false
 
   constructor(options: BlobLoadOptions) {
@@ -68,6 +71,14 @@ export class BlobLoad {
     )
   }
 
+  /** Waits until so many requests were answered. @throws where a writer fails before */
+  async answered(count: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#awaited = { count, come: resolve }
+    const what = `${count} answers`
+    await within(answersMsMax, what, Promise.race([promise, this.ended()]))
+  }
+
   expectEnd(): void {
     this.#ending = true
   }
@@ -81,6 +92,7 @@ export class BlobLoad {
       try {
         await act()
         this.answers += 1
+        if (this.answers === this.#awaited?.count) this.#awaited.come()
       } catch (error) {
         if (!this.#ending) throw error
       }
@@ -150,6 +162,8 @@ export class BlobLoad {
     return xrpc(this.#options.url, `zone.stratos.repo.${name}`, { ...call, authorization })
   }
 }
+
+const answersMsMax = 30_000
 
 /** @throws for a refusal of another name */
 function isTaken({ status, body }: Answer, refusal?: string): boolean {

@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { backfill } from '../../src/indexer/backfill.ts'
-import { clearClosed, clearOn } from '../../src/indexer/clearing.ts'
+import { clear, clearClosed, clearOn } from '../../src/indexer/clearing.ts'
 import { standings } from '../../src/indexer/actors.ts'
+import type { IndexSql } from '../../src/indexer/database.ts'
 import { IndexSession } from '../../src/indexer/session.ts'
 import { IndexReads } from '../../src/appview/index-reads.ts'
 import { feedPage } from '../../src/appview/feed-query.ts'
@@ -141,4 +142,57 @@ test('of two who go on at the same time none removes what came after the last sl
   expect(await other.begin((transaction) => clearOn(transaction, actor))).toBe(true)
   expect(await at.shown()).toEqual(['new', 'of-bob'])
   expect(await at.left()).toBe(0)
+})
+
+describe('of an account that is cleared twice at the same time', () => {
+  // Both go for the same rows. The second one waits, and finds fewer than there would be for a slice.
+  const twice = async (rows: number, boundaries: readonly string[]) => {
+    const at = await startWriting(server)
+    const all = Array.from({ length: rows }, (_, number) => put(`old${number}`, post(boundaries)))
+    await at.writer.write([commit(alice, 1, ...all)])
+    await at.sql`insert into stratos_takedown values (${service}, ${alice}, '*')`
+    await using one = new IndexSession({ url: at.url })
+    await using two = new IndexSession({ url: at.url })
+    const [begun, go] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+    const first = one.begin(async (transaction) => {
+      await clear(transaction, actor)
+      begun.resolve()
+      await go.promise
+    })
+    await begun.promise
+    const second = two.begin((transaction) => clearOn(transaction, actor))
+    await eventually('wait', async () => {
+      const waits = await at.sql`select from pg_stat_activity
+        where wait_event_type = 'Lock' and datname = current_database()`
+      return waits.length > 0 ? true : undefined
+    })
+    go.resolve()
+    await first
+    return { ...at, isOpen: await second }
+  }
+  const left = async ({ sql }: { readonly sql: IndexSql }) => {
+    const [row] = await sql<{ posts: number; places: number; closed: number }[]>`
+      select (select count(*)::integer from stratos_post where creator = ${alice}) as posts,
+        (select count(*)::integer from stratos_post_boundary where creator = ${alice}) as places,
+        (select count(*)::integer from stratos_takedown where path = '*') as closed`
+    return { ...row }
+  }
+
+  test.each([
+    ['posts', 1_500, []],
+    ['places', 900, [a, `${service}/b`]],
+  ])('%s are left, and it stays closed until they are gone', async (_, rows, boundaries) => {
+    await using at = await twice(rows, boundaries)
+    expect(at.isOpen).toBe(false)
+    expect(await left(at)).toMatchObject({ closed: 1 })
+    await using session = new IndexSession({ url: at.url })
+    expect(await session.begin((transaction) => clearOn(transaction, actor))).toBe(true)
+    expect(await left(at)).toEqual({ posts: 0, places: 0, closed: 0 })
+  })
+
+  test('nothing is left, and it is open', async () => {
+    await using at = await twice(900, [])
+    expect(at.isOpen).toBe(true)
+    expect(await left(at)).toEqual({ posts: 0, places: 0, closed: 0 })
+  })
 })

@@ -57,6 +57,19 @@ describe('a connection that breaks in the midst of a batch', () => {
   })
 })
 
+test('of two writers that begin at the same time one leads', async () => {
+  const url = await server.database()
+  const sql = await openIndex({ url })
+  for (let lock = 7_200; lock < 7_280; lock += 10) {
+    await using one = new IndexWriter({ index: { url, lock } })
+    await using two = new IndexWriter({ index: { url, lock } })
+    const opened = await Promise.allSettled([one.open(), two.open()])
+    const refused = opened.flatMap((end) => (end.status === 'rejected' ? [String(end.reason)] : []))
+    expect(refused).toEqual(['LockTaken: another indexer leads'])
+  }
+  await sql.end()
+})
+
 test('the index is written by connections that last, and to the disk', async () => {
   await using at = await startWriting(server)
   const shown = await at.sql<{ synchronous_commit: string }[]>`show synchronous_commit`
