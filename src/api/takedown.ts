@@ -40,8 +40,7 @@ interface TakedownParts extends AccessFacts {
 
 /** The next read goes by it. The subject need not be known here, or not yet. */
 async function updateSubjectStatus(call: Call, parts: TakedownParts): Promise<Answer> {
-  const { takedowns, log } = parts
-  const { input, caller, requestId } = call
+  const { input } = call
   if (input['deactivated'] !== undefined) {
     throw invalidRequest('deactivated is not supported: an account is deactivated on its PDS')
   }
@@ -54,6 +53,17 @@ async function updateSubjectStatus(call: Call, parts: TakedownParts): Promise<An
     throw invalidRequest(`takedown/ref must not be longer than ${refCharsMax} characters`)
   }
   const applied = flag(takedown, 'applied')
+  await parts.news.inTurn(subjectOf(subject), () => change(subject, { applied, ref }, call, parts))
+  return { body: { ...shown, takedown: { applied, ...(ref === undefined ? {} : { ref }) } } }
+}
+
+async function change(
+  subject: TakedownSubject,
+  { applied, ref }: { readonly applied: boolean; readonly ref: string | undefined },
+  { caller, requestId }: Call,
+  parts: TakedownParts,
+): Promise<void> {
+  const { takedowns, log } = parts
   await takedowns.markNews(subject)
   const changed = applied ? await apply(subject, ref, takedowns) : await lift(subject, parts)
   if (changed) {
@@ -61,7 +71,6 @@ async function updateSubjectStatus(call: Call, parts: TakedownParts): Promise<An
     log.info(event, { subject: subjectOf(subject), by: nameOf(caller), requestId })
   }
   await tell(subject, { changed, requestId }, parts)
-  return { body: { ...shown, takedown: { applied, ...(ref === undefined ? {} : { ref }) } } }
 }
 
 /** What cannot be told now is told later: the takedown itself counts already. */

@@ -1,6 +1,7 @@
 import { XrpcError } from '../atproto/errors.ts'
 import type { Did } from '../atproto/syntax.ts'
 import type { Log } from '../lib/log.ts'
+import { Turns } from '../lib/turns.ts'
 import { blobOf, type SubjectText, type TakedownStore } from '../store/takedown.ts'
 import type { BlobKeeper } from './blob-keeper.ts'
 import type { CallActor } from './calls.ts'
@@ -21,12 +22,21 @@ interface Parts {
  */
 export class TakedownNews {
   readonly #parts: Parts
+  readonly #turns = new Turns<SubjectText>()
 
   constructor(parts: Parts) {
     this.#parts = parts
   }
 
-  /** Tells how it stands now, and that this was told. */
+  /**
+   * What changes a subject and then tells of it runs alone: else whoever is done first would have what
+   * the other one is about to do count as told.
+   */
+  async inTurn<Result>(subject: SubjectText, task: () => Promise<Result>): Promise<Result> {
+    return await this.#turns.run(subject, task)
+  }
+
+  /** Tells how it stands now, and that this was told. To be run in the subject's turn. */
   async tell(subject: SubjectText, did: Did, requestId: string): Promise<void> {
     const { takedowns, enrollments, call, blobs } = this.#parts
     const cid = blobOf(subject, did)
@@ -48,7 +58,10 @@ export class TakedownNews {
         if (stopped()) return
         after = subject
         try {
-          await this.tell(subject, did, requestId)
+          await this.inTurn(subject, async () => {
+            // Whoever had the turn before may have told it.
+            if (await takedowns.hasNews(subject)) await this.tell(subject, did, requestId)
+          })
         } catch (error) {
           // One broken repo must not keep the news of others.
           log.error('takedown.untold', { subject, requestId, error })

@@ -106,6 +106,11 @@ export class TakedownStore {
     await this.#sql.run([{ sql, args: [subjectOf(subject), subject.did] }])
   }
 
+  async hasNews(subject: SubjectText): Promise<boolean> {
+    const sql = 'select 1 as one from takedown_news where subject = $1'
+    return (await this.#sql.all(sql, subject)).length > 0
+  }
+
   async clearNews(subject: SubjectText): Promise<void> {
     const sql = 'delete from takedown_news where subject = $1'
     await this.#sql.run([{ sql, args: [subject] }])
