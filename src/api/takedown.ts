@@ -64,23 +64,24 @@ async function change(
   parts: TakedownParts,
 ): Promise<void> {
   const { takedowns, log } = parts
-  await takedowns.markNews(subject)
+  const isFirst = await takedowns.markNews(subject)
   const changed = applied ? await apply(subject, ref, takedowns) : await lift(subject, parts)
   if (changed) {
     const event = applied ? 'takedown.applied' : 'takedown.lifted'
     log.info(event, { subject: subjectOf(subject), by: nameOf(caller), requestId })
   }
-  await tell(subject, { changed, requestId }, parts)
+  // What an earlier change did not come to tell is told now, whatever becomes of this one.
+  await tell(subject, { isNews: changed || !isFirst, requestId }, parts)
 }
 
 /** What cannot be told now is told later: the takedown itself counts already. */
 async function tell(
   subject: TakedownSubject,
-  { changed, requestId }: { readonly changed: boolean; readonly requestId: string },
+  { isNews, requestId }: { readonly isNews: boolean; readonly requestId: string },
   { takedowns, news, log }: TakedownParts,
 ): Promise<void> {
   const named = subjectOf(subject)
-  if (!changed) return await takedowns.clearNews(named)
+  if (!isNews) return await takedowns.clearNews(named)
   try {
     await news.tell(named, subject.did, requestId)
   } catch (error) {

@@ -100,10 +100,14 @@ export class TakedownStore {
     return await this.#write(did, upsertTakedown, args)
   }
 
-  /** To be said before a change: whatever then becomes of it, what follows from it is done. */
-  async markNews(subject: TakedownSubject): Promise<void> {
-    const sql = 'insert into takedown_news (subject, did) values ($1, $2) on conflict do nothing'
-    await this.#sql.run([{ sql, args: [subjectOf(subject), subject.did] }])
+  /**
+   * To be said before a change: whatever then becomes of it, what follows from it is done.
+   * @returns false where something is still to be told of it
+   */
+  async markNews(subject: TakedownSubject): Promise<boolean> {
+    const sql = `insert into takedown_news (subject, did) values ($1, $2)
+      on conflict do nothing returning 1 as one`
+    return (await this.#sql.all(sql, subjectOf(subject), subject.did)).length > 0
   }
 
   async hasNews(subject: SubjectText): Promise<boolean> {

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, expect, test } from 'bun:test'
 import { takedownMethods } from '../../src/api/takedown.ts'
 import { createLog } from '../../src/lib/log.ts'
+import type { CallActor } from '../../src/service/calls.ts'
 import { TakedownNews } from '../../src/service/takedown-news.ts'
 import { subjectOf } from '../../src/store/takedown.ts'
 import { Gate } from '../kit/gate.ts'
@@ -11,8 +12,21 @@ import { BlobWorld } from './blob-world.ts'
 
 const folder = temporaryFolder()
 let world: BlobWorld
+let methods: ReturnType<typeof takedownMethods>
+/** How their repo was said to stand to those who follow it. */
+let told: boolean[]
 beforeEach(async () => {
   world = await BlobWorld.open(folder)
+  told = []
+  const { enrollments } = world
+  const { takedowns, blobs, call: callActor } = world.world
+  const log = createLog('silent', () => undefined)
+  const call: CallActor = async (did, requestId, ask) => {
+    if (ask.kind === 'status') told.push(ask.takendown)
+    return await callActor(did, requestId, ask)
+  }
+  const news = new TakedownNews({ takedowns, blobs, enrollments, call, log })
+  methods = takedownMethods({ takedowns, enrollments, news, blobs, call, log })
 })
 afterEach(async () => {
   await world[Symbol.asyncDispose]()
@@ -31,30 +45,29 @@ function hold(step: 'quarantine' | 'restore'): Gate {
   return gate
 }
 
+/** Takes a subject down, or lets it up again. */
+async function set(subject: Readonly<Record<string, unknown>>, applied: boolean): Promise<void> {
+  await methods[updateStatus]?.handle({
+    request: new Request('http://localhost'),
+    caller: { kind: 'admin' },
+    params: {},
+    input: { subject, takedown: { applied } },
+    requestId: 'test',
+    upgrade: () => false,
+  })
+}
+
 test('a change that is cut off is followed up, though another one was told meanwhile', async () => {
-  const { alice, enrollments } = world
-  const { takedowns, blobs, call } = world.world
-  const log = createLog('silent', () => undefined)
-  const news = new TakedownNews({ takedowns, blobs, enrollments, call, log })
-  const methods = takedownMethods({ takedowns, enrollments, news, blobs, call, log })
+  const { alice } = world
+  const { takedowns } = world.world
   const { cid } = await world.upload(some(1_000))
-  const set = async (applied: boolean) => {
-    const subject = { $type: 'com.atproto.admin.defs#repoBlobRef', did: alice.did, cid }
-    return await methods[updateStatus]?.handle({
-      request: new Request('http://localhost'),
-      caller: { kind: 'admin' },
-      params: {},
-      input: { subject, takedown: { applied } },
-      requestId: 'test',
-      upgrade: () => false,
-    })
-  }
-  await set(true)
-  const [told, cut] = [hold('quarantine'), hold('restore')]
-  const first = set(true)
-  await told.reached
-  const second = set(false)
-  told.open()
+  const blob = { $type: 'com.atproto.admin.defs#repoBlobRef', did: alice.did, cid }
+  await set(blob, true)
+  const [kept, cut] = [hold('quarantine'), hold('restore')]
+  const first = set(blob, true)
+  await kept.reached
+  const second = set(blob, false)
+  kept.open()
   await first
   await cut.reached
   // Here the process may end: the bytes are out of quarantine, and the takedown counts.
@@ -65,4 +78,19 @@ test('a change that is cut off is followed up, though another one was told meanw
   expect(due).toBe(true)
   expect(await takedowns.hasNews(subject)).toBe(false)
   expect((await takedowns.of(alice.did)).blobs).toEqual([])
+})
+
+test('what an earlier change did not come to tell is told by one that changes nothing', async () => {
+  const { did } = world.alice
+  const { takedowns } = world.world
+  const repo = { $type: 'com.atproto.admin.defs#repoRef', did }
+  await set(repo, true)
+  // It is lifted, and the process ends before anybody is told.
+  await takedowns.markNews({ kind: 'repo', did })
+  await takedowns.lift({ kind: 'repo', did })
+  await set(repo, false)
+  expect(told).toEqual([true, false])
+  await set(repo, false)
+  expect(told).toEqual([true, false])
+  expect(await takedowns.hasNews(did)).toBe(false)
 })
